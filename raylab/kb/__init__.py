@@ -1,0 +1,1 @@
+"""Entities: how a knowledge base is built, opened and asked."""

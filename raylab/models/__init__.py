@@ -1,0 +1,1 @@
+"""Plain neural modules: no Ray, no task."""
