@@ -1,0 +1,42 @@
+"""Label web image-text pairs with entities.
+
+    python jobs/label.py --source URI --kb DIR --out DIR [--recipe i2e|miniworld] [--select.min-score 0.4 ...] [--dry-run]
+
+On a cluster: ``ray job submit -- python jobs/label.py ...``. The same line again resumes. The last line of standard
+output is one JSON object: rows_in, labelled, rejected, failed, seconds, out, and truth where it is known.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from raylab.config import parse
+from raylab.errors import RaylabError
+from raylab.label.estimate import dry_run
+from raylab.recipes import LABEL
+
+
+def main(args: list[str]) -> int:
+    """Run the job; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        config = parse(LABEL, "i2e", args, "Label web image-text pairs with entities.")
+        if config.dry_run:
+            print(dry_run(config))
+            return 0
+        from raylab.label.run import run
+        from raylab.label.summary import headline, table
+
+        summary = run(config)
+    except RaylabError as error:
+        print(f"label: {error}", file=sys.stderr)
+        return 2
+    print(table(summary))
+    print(json.dumps(headline(summary)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

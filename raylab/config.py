@@ -1,0 +1,106 @@
+"""Configs are frozen dataclasses; a recipe is a function that returns one; the command line overrides its fields."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import enum
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from raylab.errors import RaylabError, nearest
+
+T = TypeVar("T")
+
+
+def parse(recipes: Mapping[str, Callable[[], T]], default: str, args: Sequence[str], description: str) -> T:
+    """Return the config of the recipe that ``--recipe`` names, with the fields that `args` override.
+
+    Every field is a flag, nested ones with dots: ``--select.min-score 0.4``.
+
+    Args:
+        recipes: recipe name -> function that returns a frozen dataclass.
+        default: the recipe taken without ``--recipe``.
+        args: the command line without the program's name.
+        description: for ``--help``.
+
+    Raises:
+        RaylabError: an unknown recipe or flag (the nearest name is given), a value of the wrong type, a flag that is
+            required and missing.
+        SystemExit: status 0, after ``--help``.
+    """
+    import tyro
+
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", default=default)
+    chosen, rest = first.parse_known_args(list(args))
+    if chosen.recipe not in recipes:
+        raise RaylabError(
+            f"There is no recipe {chosen.recipe!r}.{nearest(chosen.recipe, recipes)} Known: {', '.join(recipes)}."
+        )
+    recipe = recipes[chosen.recipe]()
+    names = ", ".join(recipes)
+    help_text = f"{description}\n\n--recipe NAME chooses the defaults below: {names} (now {chosen.recipe})."
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(type(recipe), default=recipe, args=rest, description=help_text)
+    except SystemExit as exit_:
+        if exit_.code in (0, None):
+            raise
+        raise RaylabError(_explain(complaint.getvalue(), recipe, rest)) from None
+
+
+def _explain(complaint: str, recipe: Any, args: Sequence[str]) -> str:
+    """Turn tyro's boxed message into plain lines, and name the nearest flag for each one that does not exist."""
+    flags = [f"--{name.replace('_', '-')}" for name, _ in leaves(recipe)]
+    given = [arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")]
+    unknown = [flag for flag in given if flag not in flags and flag not in complaint.replace("unrecognized", "")]
+    strange = [flag for flag in given if flag not in flags and not flag.startswith("--no-")]
+    hints = [f"There is no flag {flag}.{nearest(flag, flags)}" for flag in dict.fromkeys(unknown + strange)]
+    plain = re.sub(r"[╭╮╰╯─│]+", " ", re.sub(r"\x1b\[[0-9;]*m", "", complaint))
+    said = " ".join(plain.split())
+    return "\n".join(hints) if hints and "nrecognized" in said else said
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ``(dotted name, value)`` for every field that is not itself a dataclass."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return the config as nested plain values, ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    raise TypeError(f"{value!r} does not belong in a config")
+
+
+def fingerprint(value: Any) -> str:
+    """Return 16 hex digits that depend on a JSON-able value alone."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Return one line ``dotted.key: old -> new`` for each leaf that differs between two nested dicts."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in sorted(old.keys() | new.keys()):
+            lines += differences(old.get(key), new.get(key), f"{prefix}{key}.")
+        return lines
+    return [] if old == new else [f"{prefix.rstrip('.')}: {old!r} -> {new!r}"]

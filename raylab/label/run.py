@@ -1,0 +1,237 @@
+"""The labeling run on Ray Data: read, steps in actor pools, commits, second pass, explanation."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pyarrow.compute as pc
+import ray
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from raylab.config import to_dict
+from raylab.errors import RaylabError
+from raylab.kb.catalog import Catalog
+from raylab.label import store
+from raylab.label.plan import LabelConfig, Stage, check, stages
+from raylab.label.segments import Segment, identity, read_segment, split
+from raylab.label.stage import StageWorker
+from raylab.label.step import StepContext
+from raylab.label.summary import explain
+from raylab.session import plain_errors, session
+from raylab.sources import open_source
+from raylab.sources.base import Source
+from raylab.storage import Folder
+
+logger = logging.getLogger(__name__)
+
+BLOCK_BYTES = 2**20
+"""Rows travel in blocks of about this size: some thousand captions, so that pools fill early and a retry repeats little."""
+
+READ_CPUS = 0.25
+"""A reader waits for storage most of the time."""
+
+SECONDS_BETWEEN_LINES = 10.0
+"""How often progress is logged."""
+
+COMMITS_IN_FLIGHT = 16
+"""Segments that are being merged at once, before the loop waits for one."""
+
+
+def run(config: LabelConfig) -> dict[str, Any]:
+    """Label the source, or finish what an earlier call with the same config began.
+
+    Returns:
+        The summary, as it lies in ``summary.json`` beside the labels.
+
+    Raises:
+        RaylabError: anything that the user can put right; what was committed stays.
+    """
+    check(config)
+    started = time.perf_counter()
+    kb = Catalog.open(config.kb).info
+    source = open_source(config.source)
+    segments = split(source.shards(), config.store.shards_per_segment)
+    folder = Folder(config.out)
+    done = store.begin(folder, identity(config, segments, kb.fingerprint))
+    folder.write_json("config.json", to_dict(config))
+    if not folder.exists("MANIFEST.json"):
+        pending = [segment for segment in segments if segment.index not in done]
+        logger.info("%d of %d segments to label", len(pending), len(segments))
+        with session(*_needed(config)), plain_errors():
+            if pending:
+                _label(config, source, pending, folder)
+            _second_pass(config, folder)
+    store.tidy(folder, folder.read_json("MANIFEST.json"))
+    return explain(config, kb, source, folder, seconds=time.perf_counter() - started)
+
+
+def _needed(config: LabelConfig) -> tuple[float, float]:
+    """Return the CPUs and GPUs without which the pools cannot all start."""
+    pools = [stage.pool for stage in stages(config)]
+    cpus = READ_CPUS + sum(pool.min_actors * pool.num_cpus for pool in pools)
+    return cpus, sum(pool.min_actors * pool.num_gpus for pool in pools)
+
+
+class _Segments(Datasource):
+    """The segments still to be labelled, one read task each."""
+
+    def __init__(self, source: Source, segments: list[Segment]) -> None:
+        super().__init__()
+        self._source = source
+        self._segments = segments
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
+        return [ReadTask(partial(read_segment, self._source, segment), unknown) for segment in self._segments]
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class _LedgerActor:
+    """Attempts that were begun and never ended. It outlives the workers, not the run."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, int] = {}
+
+    def begin(self, key: str) -> int:
+        before = self._begun.get(key, 0)
+        self._begun[key] = before + 1
+        return before
+
+    def end(self, key: str) -> None:
+        self._begun.pop(key, None)
+
+
+class _RemoteLedger:
+    """An `isolate.Ledger` that asks the actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def begin(self, key: str) -> int:
+        return ray.get(self._actor.begin.remote(key))
+
+    def end(self, key: str) -> None:
+        self._actor.end.remote(key)
+
+
+def _pipeline(config: LabelConfig, source: Source, segments: list[Segment], folder: Folder) -> ray.data.Dataset:
+    """Compose read tasks and one actor pool a stage; the result's rows are `store.PIECES`."""
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = BLOCK_BYTES
+    context.enable_progress_bars = False
+    ledger = _RemoteLedger(_LedgerActor.remote())
+    dataset = ray.data.read_datasource(
+        _Segments(source, segments), override_num_blocks=len(segments), ray_remote_args={"num_cpus": READ_CPUS}
+    )
+    configs = config.step_configs()
+    plan = stages(config)
+    for stage in plan:
+        arguments = {
+            "name": stage.name,
+            "steps": {step: configs[step] for step in stage.steps},
+            "context": StepContext(kb=config.kb, source=config.source, device=stage.device),
+            "ledger": ledger,
+            "folder": folder if stage is plan[-1] else None,
+        }
+        dataset = _map(dataset, stage, arguments)
+    return dataset
+
+
+def _map(dataset: ray.data.Dataset, stage: Stage, arguments: dict[str, Any]) -> ray.data.Dataset:
+    pool = stage.pool
+    return dataset.map_batches(
+        StageWorker,
+        batch_size=pool.batch_rows,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        compute=ray.data.ActorPoolStrategy(min_size=pool.min_actors, max_size=pool.max_actors),
+        num_cpus=pool.num_cpus,
+        num_gpus=pool.num_gpus,
+        fn_constructor_kwargs=arguments,
+    )
+
+
+def _label(config: LabelConfig, source: Source, segments: list[Segment], folder: Folder) -> None:
+    """Run the pipeline over the segments and commit each one when all its rows are there."""
+    open_segments = store.OpenSegments()
+    steps = list(config.step_configs())
+    commit = ray.remote(num_cpus=0)(store.commit_segment)
+    running: list[ray.ObjectRef] = []
+    progress = _Progress(len(segments))
+    for piece in _pieces(_pipeline(config, source, segments, folder)):
+        progress.rows(piece["rows"])
+        complete = open_segments.add(piece)
+        if complete:
+            running.append(commit.remote(folder, piece[store.SEGMENT], complete, steps))
+        while len(running) > (COMMITS_IN_FLIGHT if complete else 0) and running:
+            ready, running = ray.wait(running, timeout=None if len(running) > COMMITS_IN_FLIGHT else 0)
+            if not ready:
+                break
+            progress.commits(ray.get(ready))
+    progress.commits(ray.get(running))
+    if missing := open_segments.incomplete():
+        raise RaylabError(f"Segments {missing[:10]} ended without all their rows: start the same line again.")
+
+
+def _pieces(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from batch.to_pylist()
+
+
+class _Progress:
+    """Logs how far the run is, now and then."""
+
+    def __init__(self, segments: int) -> None:
+        self._segments = segments
+        self._committed = 0
+        self._rows = 0
+        self._started = self._said = time.monotonic()
+
+    def rows(self, n: int) -> None:
+        self._rows += n
+        if time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+            self._say()
+
+    def commits(self, commits: list[dict[str, Any]]) -> None:
+        self._committed += len(commits)
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        rate = self._rows / (self._said - self._started)
+        logger.info("%d rows, %.0f rows/s, %d of %d segments", self._rows, rate, self._committed, self._segments)
+
+
+def _second_pass(config: LabelConfig, folder: Folder) -> None:
+    """Count images per entity, cut rare entities, commit the run."""
+    commits = store.commits(folder)
+    groups = [commits[i : i + 64] for i in range(0, len(commits), 64)]
+    count = ray.remote(num_cpus=0)(store.count_entities)
+    counts = store.merge_entity_counts(ray.get([count.remote(folder, [c["labels"] for c in g]) for g in groups]))
+    least = config.store.min_entity_images
+    keep = pc.greater_equal(counts["images"], least)
+    folder.write_parquet("entity_counts.parquet", counts.append_column("kept", keep))
+    rare = counts.filter(pc.invert(keep))["entity_id"].combine_chunks()
+    if len(rare):
+        cut = ray.remote(num_cpus=0)(store.cut_rare)
+        shared = ray.put(rare)
+        parts = ray.get([cut.remote(folder, commit, shared, least) for commit in commits])
+    else:
+        parts = [{"labels": c["labels"], "rejects": c["rejects"], "cut": 0} for c in commits]
+    counts_of_run = store.add_counts([commit["counts"] for commit in commits])
+    manifest = {
+        "labels": [part["labels"] for part in parts],
+        "rejects": [part["rejects"] for part in parts],
+        "counts": store.add_rare(counts_of_run, sum(part["cut"] for part in parts)),
+        "entities": {"labelled": counts.num_rows - len(rare), "cut": len(rare)},
+    }
+    folder.write_json("MANIFEST.json", manifest)

@@ -1,0 +1,78 @@
+"""The one way in which raylab's jobs connect to Ray, and in which Ray's errors come back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Iterator
+
+import ray
+from ray.exceptions import RayError
+
+from raylab.errors import RaylabError
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def session(cpus: float, gpus: float = 0.0) -> Iterator[None]:
+    """Use the Ray of this process, else the cluster this job was submitted to, else a Ray of our own on this machine.
+
+    On a machine of our own, CPUs are a means of bookkeeping only: where the pools ask for more than there are, Ray is
+    told that there are enough, and the operating system shares the cores out. GPUs are never made up.
+
+    Args:
+        cpus: what the job's actors and tasks need at the least, all together.
+        gpus: likewise.
+
+    Raises:
+        RaylabError: the cluster has fewer GPUs than needed.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS"):  # set by `ray job submit`
+        ray.init(logging_level=logging.WARNING)
+    else:
+        own = max(os.cpu_count() or 1, math.ceil(cpus))
+        ray.init(address="local", num_cpus=own, include_dashboard=False, logging_level=logging.WARNING)
+    try:
+        _check_resources(cpus, gpus)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_resources(cpus: float, gpus: float) -> None:
+    has = ray.cluster_resources()
+    if gpus > has.get("GPU", 0):
+        raise RaylabError(
+            f"The pools need {gpus:g} GPUs and this Ray has {has.get('GPU', 0):g}: "
+            "set --pools.<step>.num-gpus 0, or start the job on a cluster that has them."
+        )
+    if cpus > has.get("CPU", 0):
+        logger.warning("the pools need %g CPUs, the cluster has %g now: waiting for it to grow", cpus, has["CPU"])
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise the `RaylabError` that a Ray task or actor died of, instead of Ray's wrapping of it."""
+    try:
+        yield
+    except RayError as error:
+        found = _cause(error)
+        if found is None:
+            raise
+        raise found from None
+
+
+def _cause(error: BaseException | None) -> RaylabError | None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, RaylabError):
+            return RaylabError(*error.args)
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    return None
