@@ -1,0 +1,99 @@
+"""The mini-world as a source of pairs: ``miniworld://?rows=2000&seed=7``."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Iterator, Sequence
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+
+from raylab.errors import RaylabError, nearest
+from raylab.schema import PAIR, Reason, set_column
+from raylab.sources.base import Shard, SourceConfig
+from raylab.sources.miniworld.samples import Sample, picture, sample
+from raylab.sources.rows import Record, make_tables
+
+WORLD_VERSION = "1"
+"""Raised whenever a row of a seed changes its picture or its caption: a resumed job must notice."""
+SHARD_ROWS = 500
+JPEG_QUALITY = 90
+LICENCE = "CC0-1.0"
+_DEFAULTS = {"rows": 2000, "seed": 7}
+_LARGEST = {"rows": 10**9, "seed": 2**32 - 1}
+
+
+def parse_uri(uri: str) -> dict[str, int]:
+    """Return ``rows`` and ``seed`` as a ``miniworld://`` address gives them, or their defaults.
+
+    Raises:
+        RaylabError: an unknown key, a key given twice, a value that is no whole number or out of range.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme != "miniworld" or parts.netloc or parts.path.strip("/") or parts.fragment:
+        raise RaylabError(f"{uri!r} is no mini-world address: write miniworld://?rows=2000&seed=7")
+    settings: dict[str, int] = {}
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key not in _DEFAULTS:
+            raise RaylabError(f"{uri!r}: unknown key {key!r}; known: rows, seed.{nearest(key, _DEFAULTS)}")
+        if key in settings:
+            raise RaylabError(f"{uri!r}: {key!r} is given twice")
+        if not (value.isascii() and value.isdigit() and int(value) <= _LARGEST[key]) or (key, int(value)) == (
+            "rows",
+            0,
+        ):
+            smallest = 1 if key == "rows" else 0
+            raise RaylabError(f"{uri!r}: {key}={value!r} must be a whole number from {smallest} to {_LARGEST[key]}")
+        settings[key] = int(value)
+    return _DEFAULTS | settings
+
+
+class MiniworldSource:
+    """Pairs drawn from a seed, with known truth. Needs no file and no network."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        settings = parse_uri(config.uri)
+        self._rows, self._seed = settings["rows"], settings["seed"]
+        self._config = config
+
+    def shards(self) -> list[Shard]:
+        """List shards of 500 rows, the last one shorter: longer worlds of one seed start with the same shards."""
+        shards = []
+        for start in range(0, self._rows, SHARD_ROWS):
+            stop = min(start + SHARD_ROWS, self._rows)
+            name = f"seed{self._seed}-{start:06d}-{stop:06d}"
+            shards.append(Shard(name, _uri(self._seed), WORLD_VERSION, stop - start))
+        return shards
+
+    def read(self, shard: Shard) -> Iterator[pa.Table]:
+        """Yield `PAIR` tables of at most `chunk_rows` rows; `truth` holds the ids of the entities in the picture."""
+        start, stop = (int(number) for number in shard.name.split("-")[-2:])
+        samples = (sample(self._seed, index) for index in range(start, stop))
+        truths: deque[tuple[str, ...]] = deque()
+        for table in make_tables((self._record(row, truths) for row in samples), shard, self._config):
+            truth = [list(truths.popleft()) for _ in range(table.num_rows)]
+            yield set_column(table, "truth", pa.array(truth, PAIR.field("truth").type)).cast(PAIR)
+
+    def _record(self, row: Sample, truths: deque[tuple[str, ...]]) -> Record:
+        """Return `row` for the checks that all sources share; its truth, which they do not know, goes into `truths`."""
+        truths.append(row.entity_ids)
+        key = f"{row.index:09d}"
+        url = f"https://miniworld.example/{self._seed}/{key}.jpg"
+        return Record(key, row.caption.text, (_uri(self._seed), row.index, -1), url, LICENCE)
+
+    def image_bytes(self, refs: Sequence[dict]) -> list[bytes | Reason]:
+        """Draw the pictures behind `refs` as JPEG; a reference that leads elsewhere gives `Reason.MISSING_IMAGE`."""
+        return [_jpeg(ref) for ref in refs]
+
+
+def _uri(seed: int) -> str:
+    return f"miniworld://?seed={seed}"
+
+
+def _jpeg(ref: dict) -> bytes | Reason:
+    if not (ref["uri"] or "").startswith("miniworld://") or (ref["offset"] or 0) < 0:
+        return Reason.MISSING_IMAGE
+    buffer = io.BytesIO()
+    picture(parse_uri(ref["uri"])["seed"], ref["offset"] or 0).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
