@@ -52,6 +52,7 @@ class ClipEncoder:
     def __init__(self, model: Any, tokenizer: Any, origin: ClipFiles, precision: str, batch: int) -> None:
         import open_clip
         import torch
+        from open_clip.transform import PreprocessCfg, image_transform_v2
         from torchvision.transforms import Normalize
 
         self.id = origin.id
@@ -62,11 +63,11 @@ class ClipEncoder:
         self._batch = batch
         self._device = next(model.parameters()).device
         self._dtype = open_clip.get_input_dtype(precision) or torch.float32
-        config = open_clip.PreprocessCfg(**model.visual.preprocess_cfg)
+        config = PreprocessCfg(**model.visual.preprocess_cfg)
         self.image_side = config.size if isinstance(config.size, int) else max(config.size)
         # open_clip's transform ends with "to tensor, normalise". Those two are done here for the whole batch on the
         # device, so that only bytes cross to it; the values are the same.
-        *self._geometry, _, last = open_clip.image_transform_v2(config, is_train=False).transforms
+        *self._geometry, _, last = image_transform_v2(config, is_train=False).transforms
         if not isinstance(last, Normalize):
             raise TypeError(f"open_clip's transform ends with {type(last).__name__}: this open_clip is not supported")
         self._normalise = last
