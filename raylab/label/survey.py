@@ -1,0 +1,186 @@
+"""One bounded look over a finished run: its distributions, and the rows that stand for each decision.
+
+The store is read a row group at a time and only in the columns that a question needs, so that memory does not grow with
+the run. Row ids are hashes: the rows with the lowest ids of a group are a uniform sample of it, and the same one every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from raylab.schema import LABEL, Reason
+
+UNIT_EDGES = np.linspace(0.0, 1.0, 41)
+"""Bins of scores and margins."""
+LENGTH_EDGES = 2.0 ** np.arange(0, 15)
+"""Bins of caption lengths: 1, 2-3, 4-7, ... characters."""
+_FINE_EDGES = np.linspace(0.0, 1.0, 1001)
+_ABSTENTIONS = (Reason.LOW_SCORE.value, Reason.LOW_MARGIN.value)
+_CHARS = {"chars": pc.utf8_length(pc.field("caption"))}
+_SHOWN = [name for name in LABEL.names if name != "models"]
+_REJECTED = [*_SHOWN, "reject_step", "reject_reason", "reject_detail"]
+
+
+@dataclass
+class Histogram:
+    """Counts per bin, split into series (``right``, ``wrong``, ``labelled``, ``abstained``, ``rejected``)."""
+
+    edges: np.ndarray
+    """float64 [bins + 1], rising. Values beyond the ends count in the first and the last bin."""
+    series: dict[str, np.ndarray] = field(default_factory=dict)
+    """Series name -> int64 [bins]."""
+
+    def add(self, name: str, values: pa.ChunkedArray | np.ndarray) -> None:
+        """Count `values` (numbers; nulls and NaN are left out) into series `name`."""
+        numbers = values if isinstance(values, np.ndarray) else values.to_numpy()
+        numbers = np.asarray(numbers, np.float64)
+        inside = np.clip(numbers[~np.isnan(numbers)], self.edges[0], self.edges[-1])
+        counts = np.histogram(inside, self.edges)[0]
+        self.series[name] = self.series.get(name, 0) + counts
+
+    def quantile(self, share: float) -> float:
+        """Return the upper edge of the bin in which `share` (0..1) of all counted values is reached; 1.0 if empty."""
+        total = np.cumsum(sum(self.series.values(), np.zeros(len(self.edges) - 1, np.int64)))
+        return float(self.edges[np.searchsorted(total, share * total[-1]) + 1]) if total[-1] else 1.0
+
+
+@dataclass
+class Group:
+    """Rows of one decision: how many there are, and a sample of them."""
+
+    decision: str
+    """``high``, ``near``, ``overruled`` or ``wrong`` for labelled rows; a `schema.Reason` for the others."""
+    step: str | None
+    """The step that rejected the rows; None for labelled ones."""
+    total: int = 0
+    rows: list[dict] = field(default_factory=list)
+    """Rows of `schema.LABEL` or `schema.REJECT` without ``models``, by rising row id."""
+    _chosen: list[tuple[str, int]] = field(default_factory=list)
+
+    def offer(self, piece: int, row_ids: pa.ChunkedArray, limit: int) -> None:
+        """Keep the `limit` lowest of the ids seen so far, and in which piece of the dataset they lie."""
+        self.total += len(row_ids)
+        table = pa.table({"row_id": row_ids})
+        best = table.take(pc.select_k_unstable(table, limit, [("row_id", "ascending")]))["row_id"].to_pylist()
+        self._chosen = sorted(self._chosen + [(row_id, piece) for row_id in best])[:limit]
+
+    def fetch(self, pieces: list[ds.Fragment], columns: list[str]) -> None:
+        """Read the chosen rows, from their row groups alone."""
+        for piece in sorted({piece for _, piece in self._chosen}):
+            wanted = [row_id for row_id, where in self._chosen if where == piece]
+            found = pieces[piece].scanner(columns=columns, filter=pc.field("row_id").isin(wanted), batch_readahead=1)
+            self.rows += found.to_table().to_pylist()
+        self.rows.sort(key=lambda row: row["row_id"])
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a report shows of a run's rows."""
+
+    score: Histogram
+    margin: Histogram
+    link_score: Histogram
+    caption_chars: Histogram
+    groups: list[Group]
+    """Labelled groups first, then a group a step and reason, the largest first. Empty groups are left out."""
+
+
+def survey(labels: ds.Dataset, rejects: ds.Dataset, sample: int = 8) -> Survey:
+    """Look over a finished run.
+
+    Args:
+        labels: the Parquet parts of `schema.LABEL`; may have no rows.
+        rejects: the Parquet parts of `schema.REJECT`; may have no rows.
+        sample: rows kept for each decision.
+
+    Returns:
+        Distributions of all rows, and groups with at most `sample` rows each.
+    """
+    score, margin, link_score = Histogram(UNIT_EDGES), Histogram(UNIT_EDGES), Histogram(UNIT_EDGES)
+    chars, fine_score, fine_margin = Histogram(LENGTH_EDGES), Histogram(_FINE_EDGES), Histogram(_FINE_EDGES)
+    for _, table in _scan(_pieces(labels), ["entity_id", "truth", "score", "margin", "link_score"], _CHARS):
+        for name, mask in _verdicts(table).items():
+            score.add(name, table["score"].filter(mask))
+            margin.add(name, table["margin"].filter(mask))
+        link_score.add("labelled", table["link_score"])
+        chars.add("labelled", table["chars"])
+        fine_score.add("all", table["score"])
+        fine_margin.add("all", table["margin"])
+    for _, table in _scan(_pieces(rejects), ["reject_reason", "score", "margin", "link_score"], _CHARS):
+        abstained = table.filter(pc.is_in(table["reject_reason"], pa.array(_ABSTENTIONS)))
+        score.add("abstained", abstained["score"])
+        margin.add("abstained", abstained["margin"])
+        link_score.add("abstained", abstained["link_score"])
+        chars.add("rejected", table["chars"])
+    groups = _labelled_groups(labels, fine_score, fine_margin, sample) + _reject_groups(rejects, sample)
+    return Survey(score, margin, link_score, chars, groups)
+
+
+def _pieces(dataset: ds.Dataset) -> list[ds.Fragment]:
+    return [piece for fragment in dataset.get_fragments() for piece in fragment.split_by_row_group()]
+
+
+def _scan(
+    pieces: list[ds.Fragment], columns: list[str], made: dict[str, pc.Expression] | None = None
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yield each row group's number and its `columns`, and those `made` from expressions."""
+    wanted = {name: pc.field(name) for name in columns} | (made or {})
+    for number, piece in enumerate(pieces):
+        yield number, piece.to_table(columns=wanted)
+
+
+def _verdicts(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return boolean masks [rows]: ``right`` and ``wrong`` where the truth is known, ``labelled`` elsewhere."""
+    truth, entity = table["truth"].combine_chunks(), table["entity_id"].combine_chunks()
+    parents = pc.list_parent_indices(truth)
+    hits = pc.fill_null(pc.equal(pc.list_flatten(truth), entity.take(parents)), False)
+    right = np.zeros(table.num_rows, bool)
+    right[parents.filter(hits).to_numpy(zero_copy_only=False)] = True
+    known = pc.is_valid(truth).to_numpy(zero_copy_only=False)
+    masks = {"right": right, "wrong": known & ~right, "labelled": ~known}
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def _labelled_groups(labels: ds.Dataset, scores: Histogram, margins: Histogram, sample: int) -> list[Group]:
+    """Sample labelled rows: sure ones, those near a threshold, those where the picture changed the text's answer."""
+    pieces = _pieces(labels)
+    low, high, thin = scores.quantile(0.1), scores.quantile(0.5), margins.quantile(0.1)
+    groups = {name: Group(name, None) for name in ("high", "near", "overruled", "wrong")}
+    for number, table in _scan(pieces, ["row_id", "entity_id", "link_entity_id", "truth", "score", "margin"]):
+        near = pc.or_kleene(pc.less(table["score"], low), pc.less(table["margin"], thin))
+        masks = {
+            "near": near,
+            "high": pc.and_not_kleene(pc.greater_equal(table["score"], high), near),
+            "overruled": pc.not_equal(table["link_entity_id"], table["entity_id"]),
+            "wrong": _verdicts(table).get("wrong", np.zeros(table.num_rows, bool)),
+        }
+        for name, mask in masks.items():
+            groups[name].offer(number, table["row_id"].filter(mask), sample)
+    return _filled(groups.values(), pieces, _SHOWN)
+
+
+def _reject_groups(rejects: ds.Dataset, sample: int) -> list[Group]:
+    pieces = _pieces(rejects)
+    groups: dict[tuple[str, str], Group] = {}
+    for number, table in _scan(pieces, ["row_id", "reject_step", "reject_reason"]):
+        kinds = table.group_by(["reject_step", "reject_reason"]).aggregate([]).to_pylist()
+        for kind in kinds:
+            step, reason = kind["reject_step"], kind["reject_reason"]
+            mask = pc.and_(pc.equal(table["reject_step"], step), pc.equal(table["reject_reason"], reason))
+            group = groups.setdefault((step, reason), Group(reason, step))
+            group.offer(number, table["row_id"].filter(mask), sample)
+    ordered = sorted(groups.values(), key=lambda group: (-group.total, str(group.step), group.decision))
+    return _filled(ordered, pieces, _REJECTED)
+
+
+def _filled(groups: Iterator[Group] | list[Group], pieces: list[ds.Fragment], columns: list[str]) -> list[Group]:
+    kept = [group for group in groups if group.total]
+    for group in kept:
+        group.fetch(pieces, columns)
+    return kept

@@ -1,0 +1,198 @@
+"""A small finished run, made in code: what the report and the card are written from."""
+
+import collections
+import io
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
+
+from raylab.schema import LABEL, REJECT, Reason, row_id
+
+ENTITIES = {
+    "Q183": "Germany",
+    "Q142": "France",
+    "Q55": "Netherlands",
+    "Q668": "India",
+    "mw:signal-india": "India",
+    "Q230": "Georgia",
+    "Q1428": "Georgia",
+}
+HOSTILE = """</style><script>alert('x')</script><img src=x onerror="alert(1)"> "'><svg onload=alert(2)>"""
+REFUSED = {
+    Reason.EMPTY_CAPTION: "source",
+    Reason.NO_CANDIDATES: "link",
+    Reason.LOW_SCORE: "select",
+    Reason.LOW_MARGIN: "select",
+    Reason.IMAGE_CORRUPT: "select",
+    Reason.STEP_ERROR: "select",
+    Reason.RARE_ENTITY: "count",
+}
+
+
+class DrawnSource:
+    """Draws a tricolour for each reference; every 50th image is broken, every 50th + 1 is missing."""
+
+    def image_bytes(self, refs: Sequence[dict]) -> list[bytes | Reason]:
+        return [self._draw(ref["offset"]) for ref in refs]
+
+    @staticmethod
+    def _draw(number: int) -> bytes | Reason:
+        if number % 50 == 0:
+            return b"\xff\xd8 this is no JPEG"
+        if number % 50 == 1:
+            return Reason.MISSING_IMAGE
+        chance = random.Random(number)
+        image = Image.effect_noise((300, 200), 60).convert("RGB")
+        draw = ImageDraw.Draw(image)
+        for stripe in range(3):
+            colour = tuple(chance.randrange(256) for _ in range(3))
+            draw.rectangle((60 + stripe * 60, 40, 120 + stripe * 60, 160), fill=colour)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG")
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Run:
+    out: Path
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    labels: ds.Dataset
+    rejects: ds.Dataset
+
+
+def row(number: int, chance: random.Random, reason: Reason | None) -> dict[str, Any]:
+    ids = chance.sample(sorted(ENTITIES), 3)
+    name = ENTITIES[ids[0]]
+    caption = "" if reason is Reason.EMPTY_CAPTION else f"The flag of {name} on a mug, 12 oz | shop item {number}"
+    if number % 40 == 7:
+        caption = f"{name} {HOSTILE}"
+    start = max(0, caption.find(name))
+    score = chance.betavariate(8, 1.5) if reason is None else chance.betavariate(2, 5)
+    scored = reason in (None, Reason.LOW_SCORE, Reason.LOW_MARGIN, Reason.RARE_ENTITY)
+    candidates = [
+        {
+            "entity_id": one,
+            "mention": -1 if place == 2 else 0,
+            "source": "neighbour" if place == 2 else "alias",
+            "prior": 0.6 / (place + 1),
+            "link_score": 0.7 / (place + 1),
+            "image_cosine": 0.3 - place / 10 if scored else None,
+            "image_score": score / (place + 1) if scored else None,
+        }
+        for place, one in enumerate(ids)
+    ]
+    return {
+        "row_id": row_id("part-0", str(number)),
+        "shard": "part-0",
+        "key": f"{number:06d}",
+        "url": "javascript:alert(3)" if number % 40 == 7 else f"https://shop.example/{number}",
+        "licence": "CC0-1.0" if number % 3 else None,
+        "caption": caption,
+        "image": {"uri": "drawn://", "offset": number, "size": -1},
+        "truth": [ids[0] if chance.random() < 0.9 else ids[1]],
+        "mentions": [{"start": start, "end": start + len(name), "text": name, "label": None, "source": "alias"}],
+        "candidates": candidates if reason not in (Reason.EMPTY_CAPTION, Reason.NO_CANDIDATES) else [],
+        "link_entity_id": ids[0] if chance.random() < 0.7 else ids[1],
+        "link_score": chance.random(),
+        "models": [("select", "clip@1")],
+        "entity_id": ids[0] if scored else None,
+        "entity_name": name if scored else None,
+        "score": score if scored else None,
+        "margin": score * chance.random() if scored else None,
+        "leak_cosine": None,
+        "reject_step": None if reason is None else REFUSED[reason],
+        "reject_reason": reason,
+        "reject_detail": None if reason is None else f"why {number}",
+    }
+
+
+def table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    return pa.table({field.name: pa.array([one[field.name] for one in rows], field.type) for field in schema}).cast(
+        schema
+    )
+
+
+def make_run(out: Path, rows: int = 400, seed: int = 3, truth: bool = True) -> Run:
+    """Write a finished run's folder, two row groups a part, and return what its report is called with."""
+    chance = random.Random(seed)
+    reasons = [chance.choice(sorted(REFUSED)) if chance.random() < 0.4 else None for _ in range(rows)]
+    made = [row(number, chance, reason) for number, reason in enumerate(reasons)]
+    if not truth:
+        made = [one | {"truth": None} for one in made]
+    labelled = [one for one in made if one["reject_reason"] is None]
+    rejected = [one for one in made if one["reject_reason"] is not None]
+    for name, chosen, schema in (("labels", labelled, LABEL), ("rejects", rejected, REJECT)):
+        (out / name).mkdir(parents=True)
+        pq.write_table(table(chosen, schema), out / name / "00000.parquet", row_group_size=max(1, len(chosen) // 2))
+    counts = collections.Counter((one["entity_id"], one["entity_name"]) for one in labelled).most_common()
+    top = [[entity, name, images] for (entity, name), images in counts]
+    columns = dict(zip(("entity_id", "entity_name", "images"), zip(*top))) if top else {}
+    if columns:
+        pq.write_table(
+            pa.table({name: list(values) for name, values in columns.items()}), out / "entity_counts.parquet"
+        )
+    summary = summarise(reasons, top, str(out)) | (TRUTH if truth else {})
+    config = {"source": {"uri": "drawn://flags"}, "kb": "kb", "note": HOSTILE}
+    (out / "config.json").write_text(json.dumps(config))
+    return Run(out, summary, config, dataset(out / "labels", LABEL), dataset(out / "rejects", REJECT))
+
+
+TRUTH = {
+    "truth": {
+        "link": {"precision": 0.612, "recall": 0.5, "coverage": 0.9},
+        "select": {"precision": 0.957, "recall": 0.8, "coverage": 0.83},
+    }
+}
+
+
+def dataset(folder: Path, schema: pa.Schema) -> ds.Dataset:
+    return ds.dataset(sorted(map(str, folder.glob("*.parquet"))), schema=schema, format="parquet")
+
+
+def summarise(reasons: list[Reason | None], top: list[list], out: str) -> dict[str, Any]:
+    remaining, steps = len(reasons), []
+    for name in ("source", "mentions", "candidates", "link", "select", "count"):
+        mine = collections.Counter(reason for reason in reasons if reason and REFUSED[reason] == name)
+        failed = mine.pop(Reason.STEP_ERROR, 0)
+        left = remaining - mine.total() - failed
+        speed = 1234.5 if name in ("mentions", "select") else 0.0
+        rejected = {reason.value: number for reason, number in mine.items()}
+        steps.append({"name": name, "rows_in": remaining, "rows_out": left, "rejected": rejected, "failed": failed})
+        steps[-1] |= {"worker_seconds": 1.5, "rows_per_s": speed}
+        remaining = left
+    why = collections.Counter(reason.value for reason in reasons if reason)
+    failed = why[Reason.STEP_ERROR.value]
+    return {
+        "rows_in": len(reasons),
+        "labelled": remaining,
+        "rejected": len(reasons) - remaining - failed,
+        "failed": failed,
+        "seconds": 83.2,
+        "out": out,
+        "source": "drawn://flags?<b>",
+        "recipe": "miniworld",
+        "steps": steps,
+        "reasons": dict(why),
+        "kb": {
+            "fingerprint": "f00d" * 8,
+            "dump_date": "2026-11-02",
+            "entities": 612,
+            "aliases": 2140,
+            "sources": ["flags.jsonl"],
+        },
+        "models": {"mentions": "spacy:ner@abc", "select": "miniworld-clip@def"},
+        "entities": {"labelled": len(top), "cut": 2, "top": top},
+        "licences": {"CC0-1.0": remaining - 3, "unknown": 3},
+        "versions": {"ray": "2.60.0", "pyarrow": "25.0.0"},
+        "raylab": "0.1.0",
+        "schema_version": 1,
+    }
