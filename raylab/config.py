@@ -60,11 +60,10 @@ def _explain(complaint: str, recipe: Any, args: Sequence[str]) -> str:
     """Turn tyro's boxed message into plain lines, and name the nearest flag for each one that does not exist."""
     flags = [f"--{name.replace('_', '-')}" for name, _ in leaves(recipe)]
     given = [arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")]
-    unknown = [flag for flag in given if flag not in flags and flag not in complaint.replace("unrecognized", "")]
-    strange = [flag for flag in given if flag not in flags and not flag.startswith("--no-")]
-    hints = [f"There is no flag {flag}.{nearest(flag, flags)}" for flag in dict.fromkeys(unknown + strange)]
+    unknown = [flag for flag in dict.fromkeys(given) if flag not in flags and f"--{flag[5:]}" not in flags]
     plain = re.sub(r"[╭╮╰╯─│]+", " ", re.sub(r"\x1b\[[0-9;]*m", "", complaint))
     said = " ".join(plain.split())
+    hints = [f"There is no flag {flag}.{nearest(flag, flags)}" for flag in unknown]
     return "\n".join(hints) if hints and "nrecognized" in said else said
 
 

@@ -1,8 +1,8 @@
 """The records that every room passes on, as Arrow schemas with a version.
 
-A row enters as a *pair* and stays one row to the end. Every labeling step takes a table of such rows and returns **the same
-rows in the same order**, with columns filled in; a row that must leave the flow gets a `Reason` in its `reject_*` columns
-and travels on untouched, so that counts close by construction: rows in = labelled + rejected + failed.
+A row enters as a *pair* and stays one row to the end. Every labeling step takes a table of such rows and returns **the
+same rows in the same order**, with columns filled in; a row that must leave the flow gets a `Reason` in its `reject_*`
+columns and travels on untouched, so that counts close by construction: rows in = labelled + rejected + failed.
 
     Pair ── mentions ── candidates ── link (text alone) ── entity (after the image was looked at)
 

@@ -49,7 +49,8 @@ class Folder:
 
     def path(self, name: str) -> str:
         """Return the filesystem's own path of a file in the folder."""
-        return f"{self.fs and self._root}/{name}"
+        assert self.fs  # connects, and so sets the root
+        return f"{self._root}/{name}"
 
     def exists(self, name: str) -> bool:
         """Tell whether the file or folder is there."""

@@ -112,9 +112,9 @@ def survive(batch: pa.Table, stage: str, ledger: Ledger, work: Callable[[pa.Tabl
 def _survive_row(row: pa.Table, stage: str, ledger: Ledger, work: Callable[[pa.Table], pa.Table]) -> pa.Table:
     key = f"{stage}/{row['row_id'][0]}"
     deaths = ledger.begin(key)
-    if deaths >= CRASHES_TO_CONDEMN:
-        detail = f"the worker process died {deaths} times with this row alone in hand"
-        row = reject(row, stage, [Reason.WORKER_CRASH], [detail])
+    if deaths >= CRASHES_TO_CONDEMN:  # never ended: the verdict stands when another row takes the batch down again
+        detail = f"the worker process died {CRASHES_TO_CONDEMN} times with this row alone in hand"
+        return work(reject(row, stage, [Reason.WORKER_CRASH], [detail]))
     result = work(row)
     ledger.end(key)
     return result

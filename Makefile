@@ -1,0 +1,48 @@
+# make demo and make test do all the set-up they need. Long ones: make bench, make faults.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.raylab-installed
+DEMO := runs/demo
+
+.PHONY: setup demo test lint types unit bench faults models clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("raylab needs Python 3.11 or newer, this is " + sys.version if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	@rm -rf $(DEMO)
+	$(BIN)/python jobs/build_kb.py --recipe miniworld --out $(DEMO)/kb
+	$(BIN)/python jobs/label.py --recipe miniworld --kb $(DEMO)/kb --out $(DEMO)/labels
+
+test: lint types unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/python -m pytest -m 'not slow'
+
+# Kill tests at 20 seeded points each.
+faults: setup
+	$(BIN)/python -m pytest -m slow tests/faults --timeout 3600
+
+bench: setup
+	@for script in bench/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done
+
+# Makes the mini-world's small CLIP and spaCy pipeline again.
+models: setup
+	$(BIN)/python -m raylab.sources.miniworld.make_spacy
+	$(BIN)/python -m raylab.sources.miniworld.make_clip
+
+clean:
+	rm -rf runs build dist *.egg-info

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import pytest
+
+from raylab.config import differences, fingerprint, leaves, parse, to_dict
+from raylab.errors import RaylabError
+
+
+@dataclass(frozen=True)
+class Inner:
+    min_score: float = 0.3
+    """A number."""
+    names: tuple[str, ...] = ("a",)
+
+
+@dataclass(frozen=True)
+class Outer:
+    out: str = ""
+    inner: Inner = field(default_factory=Inner)
+    fast: bool = False
+
+
+RECIPES = {"plain": Outer, "quick": lambda: Outer(fast=True, inner=Inner(0.9))}
+
+
+def test_the_recipe_gives_defaults_and_the_line_overrides_them():
+    config = parse(RECIPES, "plain", ["--recipe", "quick", "--out", "x", "--inner.min-score", "0.5"], "d")
+    assert config == Outer(out="x", inner=Inner(0.5), fast=True)
+
+
+def test_underscores_and_equals_signs_do_as_well():
+    assert parse(RECIPES, "plain", ["--inner.min_score=0.5", "--fast"], "d") == Outer(inner=Inner(0.5), fast=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--inner.min-scor", "1"], "no flag --inner.min-scor.*'--inner.min-score'"),
+        (["--min-score", "1"], "no flag --min-score"),
+        (["--recipe", "quik"], "no recipe 'quik'.*'quick'"),
+        (["--inner.min-score", "high"], "high"),
+    ],
+)
+def test_a_wrong_line_is_explained_with_the_nearest_name(line, message):
+    with pytest.raises(RaylabError, match=message):
+        parse(RECIPES, "plain", line, "d")
+
+
+def test_help_lists_recipes_and_flags(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse(RECIPES, "plain", ["--help"], "Do a thing.")
+    assert exit_.value.code == 0
+    shown = capsys.readouterr().out
+    assert "plain, quick" in shown
+    assert "--inner.min-score" in shown
+
+
+def test_configs_become_plain_values_and_differences_name_the_key():
+    old, new = to_dict(Outer()), to_dict(dataclasses.replace(Outer(), inner=Inner(0.4)))
+    assert old == {"out": "", "inner": {"min_score": 0.3, "names": ["a"]}, "fast": False}
+    assert differences(old, new) == ["inner.min_score: 0.3 -> 0.4"]
+    assert fingerprint(old) != fingerprint(new)
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+
+
+def test_leaves_are_dotted():
+    assert dict(leaves(Outer())) == {"out": "", "inner.min_score": 0.3, "inner.names": ("a",), "fast": False}
