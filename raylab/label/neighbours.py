@@ -93,12 +93,12 @@ class Neighbours:
     def _append(self, batch: pa.Table, rows: np.ndarray, entity: np.ndarray, cosine: np.ndarray) -> pa.Table:
         flat_rows = np.repeat(rows, entity.shape[1])
         known = flat_candidates(batch)
-        known_entity = self._catalog.rows(known.field("entity_id").to_pylist())
+        known_entity = self._catalog.rows(known.field("entity_id"))
         size = len(self._catalog)
         is_new = ~np.isin(flat_rows * size + entity.ravel(), known.rows * size + known_entity)
         keep = is_new & (cosine.ravel() >= self.config.min_cosine)
-        ids = self._catalog.ids.take(pa.array(entity.ravel()[keep]))
-        return append_candidates(batch, flat_rows[keep], _candidates(ids, cosine.ravel()[keep]))
+        ids = self._catalog.take(entity.ravel()[keep], ("id",))["id"]
+        return append_candidates(batch, flat_rows[keep], _candidates(ids.combine_chunks(), cosine.ravel()[keep]))
 
 
 class NearestEntities:
@@ -144,8 +144,7 @@ class NearestEntities:
         return torch.from_numpy(block.astype(np.float32)) if isinstance(block, np.ndarray) else block.float()
 
 
-def _candidates(ids: pa.Array | pa.ChunkedArray, cosine: np.ndarray) -> pa.StructArray:
-    ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+def _candidates(ids: pa.Array, cosine: np.ndarray) -> pa.StructArray:
     known = {
         "entity_id": ids.cast(pa.string()),
         "mention": pa.array(np.full(len(ids), -1, np.int32)),

@@ -128,9 +128,9 @@ class Select:
     ) -> pa.Table:
         has = scores.best >= 0
         best = scores.best[has]
-        entity = pa.array(pairs.entity[best])
-        batch = _fill(batch, "entity_id", seen[has], self._catalog.ids.take(entity))
-        batch = _fill(batch, "entity_name", seen[has], self._catalog.titles.take(entity))
+        chosen = self._catalog.take(pairs.entity[best], ("id", "title"))
+        batch = _fill(batch, "entity_id", seen[has], chosen["id"])
+        batch = _fill(batch, "entity_name", seen[has], chosen["title"])
         batch = _fill(batch, "score", seen[has], pa.array(scores.score[best]))
         batch = _fill(batch, "margin", seen[has], pa.array(scores.margin[has]))
         return _fill(batch, "leak_cosine", seen, pa.array(leak)) if self._guard else batch
@@ -178,9 +178,7 @@ class Pairs:
         image_of_row = np.full(count, -1, np.int64)
         image_of_row[seen] = np.arange(len(seen))
         image = image_of_row[flat.rows]
-        entity = np.full(len(image), -1, np.int64)
-        names = pc.dictionary_encode(flat.field("entity_id"))
-        entity[:] = catalog.rows(names.dictionary.to_pylist())[names.indices.to_numpy()] if len(image) else -1
+        entity = catalog.rows(flat.field("entity_id"))
         usable = (image >= 0) & (entity >= 0)
         size = max(1, len(catalog))
         keys, inverse = np.unique(image[usable] * size + entity[usable], return_inverse=True)
@@ -213,8 +211,9 @@ def _fill(batch: pa.Table, name: str, rows: np.ndarray, values: pa.Array | pa.Ch
     """Return the batch with `values` written to `rows` of a column."""
     mask = np.zeros(batch.num_rows, bool)
     mask[rows] = True
-    column = pc.replace_with_mask(batch[name].combine_chunks(), pa.array(mask), values.cast(batch[name].type))
-    return set_column(batch, name, column)
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    new = values.cast(batch[name].type)
+    return set_column(batch, name, pc.replace_with_mask(batch[name].combine_chunks(), pa.array(mask), new))
 
 
 def _reject_rows(
