@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raylab.label import formats
 from raylab.schema import LABEL, REJECT
 from raylab.storage import Folder
 
@@ -76,7 +77,8 @@ def render_card(summary: dict[str, Any], config: dict[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("raylab.label"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"plain": _plain, "share": _share, "count": "{:,.0f}".format, "three": _three}
+    shown = (formats.count, formats.share, formats.figure, formats.words, formats.kb_source)
+    environment.filters |= {"plain": _plain} | {function.__name__: function for function in shown}
     return environment.get_template("card.md.j2").render(
         front_matter=_front_matter(summary),
         summary=summary,
@@ -158,11 +160,3 @@ def _plain(text: object) -> str:
     line = " ".join(str(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{mark}" if mark in "\\`*_{}[]()#|!~$" else mark for mark in line)
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "none"
-
-
-def _three(number: float | None) -> str:
-    return "not known" if number is None else f"{number:.3f}"

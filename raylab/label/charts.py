@@ -1,16 +1,18 @@
-"""The geometry of the report's figures: histograms as bars in a fixed view box, ready for a template to draw."""
+"""The geometry of the report's figures, in a fixed view box, ready for a template to draw: histograms and one curve."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from raylab.label.survey import Histogram
 
 WIDTH, HEIGHT = 360, 150
 """The view box, in SVG units."""
 _TOP, _BOTTOM, _GAP = 14, 18, 1.0
-_STACK = ("right", "labelled", "wrong", "abstained", "rejected", "entities")
+_STACK = ("right", "labelled", "wrong", "abstained", "rejected", "kept", "cut")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,21 @@ class Chart:
 
     top: float = _TOP
     base: float = HEIGHT - _BOTTOM
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision against the share of labels kept, as the score's threshold rises from right to left."""
+
+    title: str
+    summary: str
+    points: str
+    """An SVG polyline's points."""
+    marks: list[tuple[float, float, str, str]]
+    """Positions x, y on the curve, the label there and the tip."""
+    ticks: list[tuple[float, str]]
+    lines: list[tuple[float, str]]
+    """Heights of the grid lines, and their labels."""
 
 
 def lay_out(
@@ -79,3 +96,43 @@ def lay_out(
     words = "; ".join(f"{total:,} {unit} {name}" for name, total in legend)
     summary = f"{title}: {words}; half of all lie below {text(histogram.quantile(0.5))}"
     return Chart(title, summary, [s for s in segments if s.height > 0], places, peak, legend)
+
+
+def precision_curve(title: str, score: Histogram) -> Curve | None:
+    """Return what a higher threshold would have given: precision of the surest share of the labels.
+
+    Args:
+        title: the figure's heading.
+        score: labelled rows in the series ``right`` and ``wrong``; others are ignored.
+
+    Returns:
+        The curve from the surest twentieth of the labels to all of them; None where fewer than 20 have a known truth.
+    """
+    right, wrong = (score.series.get(name, np.zeros(len(score.edges) - 1, np.int64)) for name in ("right", "wrong"))
+    kept, good = np.cumsum((right + wrong)[::-1]), np.cumsum(right[::-1])
+    total = int(kept[-1])
+    if total < 20:
+        return None
+    share, precision = kept / total, good / np.maximum(kept, 1)
+    seen = share >= 0.05
+    floor = min(0.9, np.floor(float(precision[seen].min()) * 10) / 10)
+    scale = HEIGHT - _TOP - _BOTTOM
+
+    def place(number: int) -> tuple[float, float]:
+        return float(share[number]) * WIDTH, _TOP + float(1 - precision[number]) / (1 - floor) * scale
+
+    points = [place(number) for number in np.flatnonzero(seen).tolist()]
+    marks = []
+    for wanted in (0.5, 0.8, 1.0):
+        number = int(np.searchsorted(share, wanted))
+        threshold = float(score.edges[-2 - number])
+        tip = f"surest {share[number]:.0%} of the labels, score from {threshold:.3f}: precision {precision[number]:.3f}"
+        marks.append((*place(number), f"{precision[number]:.3f}", tip))
+    return Curve(
+        title,
+        f"{title}: " + "; ".join(tip for *_, tip in marks),
+        " ".join(f"{x:.1f},{y:.1f}" for x, y in points),
+        marks,
+        [(WIDTH * part / 4, f"{part * 25} %") for part in range(5)],
+        [(float(_TOP), "1"), (_TOP + scale / 2, f"{(1 + floor) / 2:.3g}"), (float(HEIGHT - _BOTTOM), f"{floor:.3g}")],
+    )

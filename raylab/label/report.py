@@ -1,24 +1,31 @@
 """The report of a run: one HTML file that shows what each step did, and to which rows.
 
-The file is self-contained and needs no script: styles, figures (SVG) and thumbnails (data URIs) lie inside, and its content
-security policy forbids it to load anything. Everything that came from a caption, a key or a config is escaped.
+The file is self-contained and needs no script: styles, figures (SVG) and thumbnails (data URIs) lie inside, and its
+content security policy forbids it to load anything. Everything that came from a caption, a key or a config is escaped.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from raylab.label.charts import HEIGHT, WIDTH, Chart, lay_out
-from raylab.label.samples import Names, Sample, entity_ids, make_samples, words
+from raylab.errors import RaylabError
+from raylab.kb.catalog import Catalog
+from raylab.label import formats
+from raylab.label.charts import HEIGHT, WIDTH, Chart, lay_out, precision_curve
+from raylab.label.samples import Named, Sample, entity_ids, make_samples
 from raylab.label.survey import Group, Histogram, Survey, survey
 from raylab.sources.base import Limits, Source
 from raylab.storage import Folder
+
+logger = logging.getLogger(__name__)
 
 SAMPLE = 8
 """Rows shown for each decision."""
@@ -48,35 +55,33 @@ class Exhibit:
     samples: list[Sample]
 
 
-def write_report(
+def write_report(  # noqa: PLR0917 - the parts of a run, in the order in which they came to be
     folder: Folder,
     summary: dict[str, Any],
     labels: ds.Dataset,
     rejects: ds.Dataset,
     source: Source,
     limits: Limits,
-    names: Names | None = None,
 ) -> None:
     """Write ``report.html`` into a finished run's folder.
 
     Args:
-        folder: the run's folder. Its ``config.json`` and ``entity_counts.parquet`` are shown where they are there.
+        folder: the run's folder. Its ``config.json`` is shown, and names the knowledge base in which entity titles are
+            looked up; its ``entity_counts.parquet`` gives the images of each entity.
         summary: the run's ``summary.json``.
         labels: Parquet dataset of `schema.LABEL`; read a row group at a time.
         rejects: the same of `schema.REJECT`.
         source: gives the bytes of the sampled images.
         limits: what images are accepted.
-        names: looks up entity titles, usually in the knowledge base; without it, candidates that were never chosen show
-            their ids.
 
     Raises:
         RaylabError: the folder cannot be written.
     """
-    config = folder.read_json("config.json") if folder.exists("config.json") else {}
-    counts = folder.read_parquet("entity_counts.parquet") if folder.exists("entity_counts.parquet") else None
+    config = folder.read_json("config.json")
+    counts = folder.read_parquet("entity_counts.parquet")
     found = survey(labels, rejects, SAMPLE)
     rows = [row for group in found.groups for row in group.rows]
-    samples = make_samples(rows, source, limits, _titles(rows, counts, names))
+    samples = make_samples(rows, source, limits, name_entities(entity_ids(rows), config["kb"]))
     html = render_report(summary, config, found, samples, counts)
     folder.write_bytes("report.html", html.encode("utf-8", "replace"))
 
@@ -86,7 +91,7 @@ def render_report(
     config: dict[str, Any],
     found: Survey,
     samples: dict[str, Sample],
-    entity_counts: pa.Table | None = None,
+    entity_counts: pa.Table,
 ) -> str:
     """Return the report's HTML.
 
@@ -95,7 +100,7 @@ def render_report(
         config: the resolved config.
         found: distributions and groups of rows.
         samples: row id -> sample, for every row in `found`.
-        entity_counts: ``entity_id, entity_name, images``; None leaves their histogram out.
+        entity_counts: ``images`` int64 and ``kept`` bool, a row an entity.
     """
     template = _environment().get_template("report.html.j2")
     top = summary.get("entities", {}).get("top", [])[:_TOP_SHOWN]
@@ -103,6 +108,7 @@ def render_report(
         summary=summary,
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),
         charts=[asdict(chart) for chart in _charts(found, entity_counts)],
+        curve=precision_curve("Precision of the surest labels", found.score),
         exhibits=[_exhibit(group, samples) for group in _in_order(found.groups, summary)],
         top=top,
         most=max((images for _, _, images in top), default=1),
@@ -121,21 +127,27 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": _count, "share": _share, "percent": _percent}
-    environment.filters |= {"words": words, "figure": _figure, "duration": _duration}
+    shown = (formats.count, formats.share, formats.percent, formats.figure, formats.duration, formats.words)
+    environment.filters |= {function.__name__: function for function in (*shown, formats.kb_source)}
     return environment
 
 
-def _titles(rows: list[dict], counts: pa.Table | None, names: Names | None) -> dict[str, str]:
-    """Return id -> title for the entities that `rows` speak of: from the knowledge base, else from the labels."""
-    ids = entity_ids(rows)
-    titles: dict[str, str] = {}
-    if counts is not None:
-        wanted = counts.filter(ds.field("entity_id").isin(ids))
-        titles |= dict(zip(wanted["entity_id"].to_pylist(), wanted["entity_name"].to_pylist()))
-    if names is not None:
-        titles |= {one: name for one, name in zip(ids, names(ids)) if name}
-    return {one: name for one, name in titles.items() if name}
+def name_entities(ids: list[str], kb: str) -> dict[str, Named]:
+    """Return what entities are called, by id; without those that the knowledge base does not know.
+
+    Args:
+        ids: entity ids.
+        kb: the knowledge base's folder. Where it has gone since the run, ids stay without names: that costs the report
+            some comfort, and is no reason to end a run that has its labels.
+    """
+    try:
+        catalog = Catalog.open(kb)
+    except RaylabError as error:
+        logger.warning("The report shows ids instead of names: %s", error)
+        return {}
+    rows = catalog.rows(ids)
+    found = catalog.take(rows[rows >= 0]).to_pylist()
+    return {one["id"]: Named(one["title"], one["description"] or "") for one in found}
 
 
 def _in_order(groups: list[Group], summary: dict[str, Any]) -> list[Group]:
@@ -145,52 +157,25 @@ def _in_order(groups: list[Group], summary: dict[str, Any]) -> list[Group]:
 
 
 def _exhibit(group: Group, samples: dict[str, Sample]) -> Exhibit:
-    title, note = _EXPLAINED.get(group.decision, (words(group.decision).capitalize(), ""))
+    title, note = _EXPLAINED.get(group.decision, (formats.words(group.decision).capitalize(), ""))
     if group.step is not None:
         note = f"step {group.step}" + (f": {note}" if note else "")
     shown = [samples[row["row_id"]] for row in group.rows]
     return Exhibit(f"rows-{group.step or 'labelled'}-{group.decision}", title, note, group.total, shown)
 
 
-def _charts(found: Survey, entity_counts: pa.Table | None) -> list[Chart]:
+def _charts(found: Survey, entity_counts: pa.Table) -> list[Chart]:
     def unit(edge: float) -> str:
         return f"{edge:.3g}"
 
-    def whole(edge: float) -> str:
-        return f"{edge:,.0f}"
-
     images = Histogram(2.0 ** np.arange(0, 15))
-    if entity_counts is not None:
-        images.add("entities", entity_counts["images"])
+    images.add("kept", entity_counts.filter(entity_counts["kept"])["images"])
+    images.add("cut", entity_counts.filter(pc.invert(entity_counts["kept"]))["images"])
     charts = [
-        lay_out("Score of the image against the entity", found.score, 10, unit),
-        lay_out("Margin to the runner-up", found.margin, 10, unit),
-        lay_out("Score from the text alone", found.link_score, 10, unit),
-        lay_out("Characters in a caption", found.caption_chars, 3, whole),
-        lay_out("Images of an entity", images, 3, whole, "entities"),
+        lay_out("Score of the image against the entity", found.score.coarse(25), 10, unit),
+        lay_out("Margin to the runner-up", found.margin.coarse(25), 10, unit),
+        lay_out("Score from the text alone", found.link_score.coarse(25), 10, unit),
+        lay_out("Characters in a caption", found.caption_chars, 3, formats.count),
+        lay_out("Images of an entity", images, 3, formats.count, "entities"),
     ]
     return [chart for chart in charts if chart is not None]
-
-
-def _count(number: float) -> str:
-    return f"{number:,.0f}"
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "none"
-
-
-def _percent(part: float, whole: float) -> str:
-    """Return a CSS width's number."""
-    return f"{100 * min(1.0, part / whole):.2f}".rstrip("0").rstrip(".") if whole else "0"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _figure(number: float | None) -> str:
-    return "" if number is None else f"{number:.3f}"

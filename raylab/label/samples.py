@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import base64
+import collections
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raylab.errors import RaylabError
+from raylab.label.formats import words
 from raylab.schema import Reason
 from raylab.sources.base import Limits, Source
 
 if TYPE_CHECKING:
     from PIL import Image
-
-Names = Callable[[Sequence[str]], Sequence[str | None]]
-"""Titles of entities by id, None for those unknown."""
 
 THUMBNAIL_SIDE = 208
 """Pixels of the longer side: shown at half that size on a dense screen, it stays sharp."""
@@ -25,6 +24,14 @@ THUMBNAIL_BUDGET = 1_600_000
 CAPTION_SHOWN = 320
 CANDIDATES_SHOWN = 5
 _READ_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Named:
+    """What an entity is called."""
+
+    title: str
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,9 @@ class Candidate:
     """A line of the candidates' table."""
 
     entity_id: str
-    name: str
+    entity: Named
+    namesake: bool
+    """Whether another candidate of the row has the same title."""
     via: str
     """The mention that led here."""
     source: str
@@ -58,8 +67,8 @@ class Sample:
 
     row: dict
     """The row as stored."""
-    name: str | None
-    """The chosen entity."""
+    entity: Named | None
+    """The chosen entity, or the best one of a row that was rejected later."""
     thumbnail: Thumbnail
     caption: list[tuple[str, bool]]
     """Pieces of the caption, and whether each is a mention."""
@@ -74,7 +83,7 @@ class Sample:
 
 
 def make_samples(
-    rows: Sequence[dict], source: Source, limits: Limits, names: Mapping[str, str], budget: int = THUMBNAIL_BUDGET
+    rows: Sequence[dict], source: Source, limits: Limits, entities: Mapping[str, Named], budget: int = THUMBNAIL_BUDGET
 ) -> dict[str, Sample]:
     """Prepare stored rows for showing.
 
@@ -82,7 +91,7 @@ def make_samples(
         rows: rows of `schema.LABEL` or `schema.REJECT`.
         source: gives the image bytes.
         limits: what images are accepted.
-        names: entity titles by id; an id without one is shown as it is.
+        entities: what entities are called, by id; an id that is missing is shown as it is.
         budget: bytes that all thumbnails share.
 
     Returns:
@@ -90,7 +99,7 @@ def make_samples(
     """
     by_id = {row["row_id"]: row for row in rows}
     pictures = make_thumbnails([row["image"] for row in by_id.values()], source, limits, budget)
-    return {row_id: _sample(row, picture, names) for (row_id, row), picture in zip(by_id.items(), pictures)}
+    return {row_id: _sample(row, picture, entities) for (row_id, row), picture in zip(by_id.items(), pictures)}
 
 
 def entity_ids(rows: Sequence[dict]) -> list[str]:
@@ -157,41 +166,41 @@ def _encode(image: Image.Image, most: int) -> bytes:
     return data
 
 
-def words(reason: str) -> str:
-    """Return a reason or a decision as plain words: ``low_score`` as "low score"."""
-    return reason.replace("_", " ")
-
-
-def _sample(row: dict, thumbnail: Thumbnail, names: Mapping[str, str]) -> Sample:
+def _sample(row: dict, thumbnail: Thumbnail, entities: Mapping[str, Named]) -> Sample:
     entity = row["entity_id"]
     truth = row["truth"]
     labelled = entity is not None and not row.get("reject_reason")
-    candidates = _candidates(row, names)
+    candidates = _candidates(row, entities)
     url = row["url"] or ""
     return Sample(
         row=row,
-        name=None if entity is None else row["entity_name"] or names.get(entity, entity),
+        entity=None if entity is None else entities.get(entity, Named(row["entity_name"] or entity)),
         thumbnail=thumbnail,
         caption=mark_mentions(row["caption"] or "", row["mentions"] or []),
         candidates=candidates[:CANDIDATES_SHOWN],
         more_candidates=max(0, len(candidates) - CANDIDATES_SHOWN),
-        truth=None if truth is None else [names.get(one, one) for one in truth],
+        truth=None if truth is None else [entities.get(one, Named(one)).title for one in truth],
         right=entity in truth if labelled and truth is not None else None,
         link=url if url.startswith(("https://", "http://")) else None,
     )
 
 
-def _candidates(row: dict, names: Mapping[str, str]) -> list[Candidate]:
+def _candidates(row: dict, entities: Mapping[str, Named]) -> list[Candidate]:
     """Return the row's candidates, the chosen one first, then by the latest score that they have."""
     mentions, truth = row["mentions"] or [], row["truth"] or []
 
     def via(number: int | None) -> str:
         return mentions[number]["text"] or "" if number is not None and 0 <= number < len(mentions) else "whole caption"
 
+    named = {
+        one["entity_id"]: entities.get(one["entity_id"], Named(one["entity_id"])) for one in row["candidates"] or []
+    }
+    titles = collections.Counter(entity.title for entity in named.values())
     lines = [
         Candidate(
             entity_id=one["entity_id"],
-            name=names.get(one["entity_id"], one["entity_id"]),
+            entity=named[one["entity_id"]],
+            namesake=titles[named[one["entity_id"]].title] > 1,
             via=via(one["mention"]),
             source=one["source"],
             prior=one["prior"],

@@ -1,12 +1,12 @@
 """One bounded look over a finished run: its distributions, and the rows that stand for each decision.
 
 The store is read a row group at a time and only in the columns that a question needs, so that memory does not grow with
-the run. Row ids are hashes: the rows with the lowest ids of a group are a uniform sample of it, and the same one every time.
+the run. Row ids are hashes: a group's rows with the lowest ids are a uniform sample of it, the same one every time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from raylab.label.audit import is_true
 from raylab.schema import LABEL, Reason
 
-UNIT_EDGES = np.linspace(0.0, 1.0, 41)
-"""Bins of scores and margins."""
+UNIT_EDGES = np.linspace(0.0, 1.0, 1001)
+"""Bins of scores and margins: fine enough to read a threshold from."""
 LENGTH_EDGES = 2.0 ** np.arange(0, 15)
 """Bins of caption lengths: 1, 2-3, 4-7, ... characters."""
-_FINE_EDGES = np.linspace(0.0, 1.0, 1001)
 _ABSTENTIONS = (Reason.LOW_SCORE.value, Reason.LOW_MARGIN.value)
 _CHARS = {"chars": pc.utf8_length(pc.field("caption"))}
 _SHOWN = [name for name in LABEL.names if name != "models"]
@@ -43,6 +43,11 @@ class Histogram:
         inside = np.clip(numbers[~np.isnan(numbers)], self.edges[0], self.edges[-1])
         counts = np.histogram(inside, self.edges)[0]
         self.series[name] = self.series.get(name, 0) + counts
+
+    def coarse(self, bins: int) -> Histogram:
+        """Return the same counts with every `bins` neighbouring bins joined; `bins` divides their number."""
+        joined = {name: counts.reshape(-1, bins).sum(axis=1) for name, counts in self.series.items()}
+        return Histogram(self.edges[::bins], joined)
 
     def quantile(self, share: float) -> float:
         """Return the upper edge of the bin in which `share` (0..1) of all counted values is reached; 1.0 if empty."""
@@ -84,6 +89,7 @@ class Survey:
     """What a report shows of a run's rows."""
 
     score: Histogram
+    """Like `margin` with the series ``right``, ``wrong`` (or ``labelled`` without truth) and ``abstained``."""
     margin: Histogram
     link_score: Histogram
     caption_chars: Histogram
@@ -103,22 +109,20 @@ def survey(labels: ds.Dataset, rejects: ds.Dataset, sample: int = 8) -> Survey:
         Distributions of all rows, and groups with at most `sample` rows each.
     """
     score, margin, link_score = Histogram(UNIT_EDGES), Histogram(UNIT_EDGES), Histogram(UNIT_EDGES)
-    chars, fine_score, fine_margin = Histogram(LENGTH_EDGES), Histogram(_FINE_EDGES), Histogram(_FINE_EDGES)
+    chars = Histogram(LENGTH_EDGES)
     for _, table in _scan(_pieces(labels), ["entity_id", "truth", "score", "margin", "link_score"], _CHARS):
         for name, mask in _verdicts(table).items():
             score.add(name, table["score"].filter(mask))
             margin.add(name, table["margin"].filter(mask))
         link_score.add("labelled", table["link_score"])
         chars.add("labelled", table["chars"])
-        fine_score.add("all", table["score"])
-        fine_margin.add("all", table["margin"])
+    groups = _labelled_groups(labels, score, margin, sample) + _reject_groups(rejects, sample)
     for _, table in _scan(_pieces(rejects), ["reject_reason", "score", "margin", "link_score"], _CHARS):
         abstained = table.filter(pc.is_in(table["reject_reason"], pa.array(_ABSTENTIONS)))
         score.add("abstained", abstained["score"])
         margin.add("abstained", abstained["margin"])
         link_score.add("abstained", abstained["link_score"])
         chars.add("rejected", table["chars"])
-    groups = _labelled_groups(labels, fine_score, fine_margin, sample) + _reject_groups(rejects, sample)
     return Survey(score, margin, link_score, chars, groups)
 
 
@@ -137,12 +141,8 @@ def _scan(
 
 def _verdicts(table: pa.Table) -> dict[str, np.ndarray]:
     """Return boolean masks [rows]: ``right`` and ``wrong`` where the truth is known, ``labelled`` elsewhere."""
-    truth, entity = table["truth"].combine_chunks(), table["entity_id"].combine_chunks()
-    parents = pc.list_parent_indices(truth)
-    hits = pc.fill_null(pc.equal(pc.list_flatten(truth), entity.take(parents)), False)
-    right = np.zeros(table.num_rows, bool)
-    right[parents.filter(hits).to_numpy(zero_copy_only=False)] = True
-    known = pc.is_valid(truth).to_numpy(zero_copy_only=False)
+    right = is_true(table, "entity_id")
+    known = table["truth"].is_valid().to_numpy()
     masks = {"right": right, "wrong": known & ~right, "labelled": ~known}
     return {name: mask for name, mask in masks.items() if mask.any()}
 
@@ -179,7 +179,7 @@ def _reject_groups(rejects: ds.Dataset, sample: int) -> list[Group]:
     return _filled(ordered, pieces, _REJECTED)
 
 
-def _filled(groups: Iterator[Group] | list[Group], pieces: list[ds.Fragment], columns: list[str]) -> list[Group]:
+def _filled(groups: Iterable[Group], pieces: list[ds.Fragment], columns: list[str]) -> list[Group]:
     kept = [group for group in groups if group.total]
     for group in kept:
         group.fetch(pieces, columns)

@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from raylab.kb.build import BuildConfig, build
 from raylab.schema import LABEL, REJECT, Reason, row_id
 
 ENTITIES = {
@@ -135,23 +136,32 @@ def make_run(out: Path, rows: int = 400, seed: int = 3, truth: bool = True) -> R
         pq.write_table(table(chosen, schema), out / name / "00000.parquet", row_group_size=max(1, len(chosen) // 2))
     counts = collections.Counter((one["entity_id"], one["entity_name"]) for one in labelled).most_common()
     top = [[entity, name, images] for (entity, name), images in counts]
-    columns = dict(zip(("entity_id", "entity_name", "images"), zip(*top))) if top else {}
-    if columns:
-        pq.write_table(
-            pa.table({name: list(values) for name, values in columns.items()}), out / "entity_counts.parquet"
-        )
+    counted = [dict(zip(COUNTED.names, (*one, True))) for one in top]
+    pq.write_table(pa.Table.from_pylist(counted, COUNTED), out / "entity_counts.parquet")
     summary = summarise(reasons, top, str(out)) | (TRUTH if truth else {})
-    config = {"source": {"uri": "drawn://flags"}, "kb": "kb", "note": HOSTILE}
+    config = {"source": {"uri": "drawn://flags"}, "kb": str(make_kb(out.parent)), "note": HOSTILE}
     (out / "config.json").write_text(json.dumps(config))
     return Run(out, summary, config, dataset(out / "labels", LABEL), dataset(out / "rejects", REJECT))
 
 
+COUNTED = pa.schema(
+    [("entity_id", pa.string()), ("entity_name", pa.string()), ("images", pa.int64()), ("kept", pa.bool_())]
+)
+FLAGS = {"path": "catalogues/flags.jsonl", "lines": 9, "rows": 7, "bad": {"not JSON": 2}, "dropped": {}}
 TRUTH = {
     "truth": {
         "link": {"precision": 0.612, "recall": 0.5, "coverage": 0.9},
         "select": {"precision": 0.957, "recall": 0.8, "coverage": 0.83},
     }
 }
+
+
+def make_kb(folder: Path) -> Path:
+    catalogue = folder / "flags.jsonl"
+    lines = [{"id": one, "title": name, "description": f"what {one} is"} for one, name in ENTITIES.items()]
+    catalogue.write_text("\n".join(map(json.dumps, lines)))
+    build(BuildConfig(out=str(folder / "kb"), catalogues=(str(catalogue),), context=False, workers=1))
+    return folder / "kb"
 
 
 def dataset(folder: Path, schema: pa.Schema) -> ds.Dataset:
