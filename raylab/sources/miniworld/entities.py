@@ -1,12 +1,12 @@
 """The entities of the mini-world: everything that its pictures can show, and what shares a name with it.
 
-What a picture shows is a *flag*, a *sign* or a *symbol*, and that is its entity: "Flag of France", not France. The country
-is an entity of its own that no picture shows; both answer to the name "France", as on the web. The same holds for Lima
-(signal flag, capital, bean) or Georgia (two flags, two places, a painter).
+What a picture shows is a *flag*, a *sign* or a *symbol*, and that is its entity: "Flag of France", not France. The
+country is an entity of its own that no picture shows; both answer to the name "France", as on the web. The same holds
+for Lima (signal flag, capital, bean) or Georgia (two flags, two places, a painter).
 
-The entities stand in plain tables in ``assets/entities``, one line each, fields parted by ``|``: names, descriptions and a
-`draw` design. An id is a Wikidata QID only where the item is certain (the tests compare each with a catalogue); flags and
-the rest have local ids such as ``mw:signal-flag-lima``.
+The entities stand in plain tables in ``assets/entities``, one line each, fields parted by ``|``: names, descriptions
+and a `draw` design. An id is a Wikidata QID only where the item is certain (the tests compare each with a catalogue);
+flags and the rest have local ids such as ``mw:signal-flag-lima``.
 """
 
 from __future__ import annotations
@@ -67,6 +67,10 @@ def _list(field: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in field.split(";") if name.strip())
 
 
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
+
+
 def _pictured(title: str, kind: str, views: str, design: str, **fields: object) -> MiniEntity:
     return MiniEntity(
         id=f"mw:{_slug(title)}",
@@ -103,9 +107,9 @@ def _national_flags() -> Iterator[MiniEntity]:
             id=qid,
             title=country,
             kind="country",
-            aliases=tuple(name for name in country_names if name != country),
+            aliases=tuple(name for name in dict.fromkeys(country_names) if name != country),
             description=what,
-            summary=f"{country} is a {what}. Its capital is {capital}.",
+            summary=f"{country} is {_with_article(what)}. Its capital is {capital.removesuffix('.')}.",
             types=("country", "state", "place"),
             popularity=float(country_views) * _THOUSAND,
             pictured=False,
@@ -139,7 +143,7 @@ def _other_pictured() -> Iterator[MiniEntity]:
             design,
             aliases=_list(others),
             description=description,
-            summary=f"{title} is {'an' if kind[0] in 'aeio' else 'a'} {kind} that shows {look}.",
+            summary=f"{title} is {_with_article(kind)} that shows {look}.",
             types=_list(types),
         )
 
