@@ -265,9 +265,9 @@ CONTENTS = (
 """What the captions of pictures with an entity say."""
 
 CLUTTER_CONTENTS = (
-    Content("not pictured", 0.600, "Lima, capital of Peru", _elsewhere),
-    Content("no name", 0.300, "DSC_0123.jpg", _nameless),
-    Content("wrong name", 0.100, "Peru flag sticker", _wrong),
+    Content("not pictured", 0.450, "Lima, capital of Peru", _elsewhere),
+    Content("no name", 0.400, "DSC_0123.jpg", _nameless),
+    Content("wrong name", 0.150, "Peru flag sticker", _wrong),
 )
 """What the captions of pictures without any catalogued entity say."""
 

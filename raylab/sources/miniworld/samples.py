@@ -6,12 +6,16 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from raylab.sources.miniworld.captions import Caption, caption
 from raylab.sources.miniworld.entities import BY_ID, PICTURED, MiniEntity
+
+if TYPE_CHECKING:
+    from raylab.sources.miniworld.scene import Placement
 
 CLUTTER_SHARE = 0.03
 """Of the pictures: hold nothing that the catalogue knows."""
@@ -34,6 +38,11 @@ class Sample:
     caption: Caption
     split: str
     """``train``, ``val`` or ``test``. A picture that holds an unseen entity is never in ``train``."""
+
+    @property
+    def image_ref(self) -> dict:
+        """Where its picture is, as a `schema.IMAGE_REF` value."""
+        return {"uri": f"miniworld://?seed={self.seed}", "offset": self.index, "size": -1}
 
 
 @cache
@@ -75,9 +84,20 @@ def sample(seed: int, index: int) -> Sample:
     return Sample(seed, index, entity_ids, caption(entity_ids, rng), _split(entity_ids, rng))
 
 
-def picture(seed: int, index: int) -> Image.Image:
-    """Draw the picture of row `index` of world `seed`."""
+def placements(row: Sample) -> tuple[Placement, ...]:
+    """Say where the entities of `row` stand in its picture, and on what, without painting it."""
+    from raylab.sources.miniworld.scene import layout
+
+    return layout(row.entity_ids, _scene_rng(row))
+
+
+def picture(row: Sample) -> Image.Image:
+    """Paint the picture of `row`, RGB."""
     from raylab.sources.miniworld.scene import render
 
-    image, _ = render(sample(seed, index).entity_ids, np.random.default_rng([seed, index]))
+    image, _ = render(row.entity_ids, _scene_rng(row))
     return image
+
+
+def _scene_rng(row: Sample) -> np.random.Generator:
+    return np.random.default_rng([row.seed, row.index])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import cache
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
@@ -12,11 +14,10 @@ import pyarrow as pa
 from raylab.errors import RaylabError, nearest
 from raylab.schema import PAIR, Reason, set_column
 from raylab.sources.base import Shard, SourceConfig
+from raylab.sources.miniworld import ASSETS
 from raylab.sources.miniworld.samples import Sample, picture, sample
 from raylab.sources.rows import Record, make_tables
 
-WORLD_VERSION = "1"
-"""Raised whenever a row of a seed changes its picture or its caption: a resumed job must notice."""
 SHARD_ROWS = 500
 JPEG_QUALITY = 90
 LICENCE = "CC0-1.0"
@@ -49,6 +50,17 @@ def parse_uri(uri: str) -> dict[str, int]:
     return _DEFAULTS | settings
 
 
+@cache
+def world_version() -> str:
+    """Return a digest of the code and tables that make the world: a resumed job must notice when its rows change."""
+    made_by = sorted([*ASSETS.glob("entities/*.txt"), *ASSETS.glob("*.tsv"), *ASSETS.parent.glob("*.py")])
+    digest = hashlib.blake2b(digest_size=8)
+    for file in made_by:
+        if not file.name.startswith("make_"):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 class MiniworldSource:
     """Pairs drawn from a seed, with known truth. Needs no file and no network."""
 
@@ -63,7 +75,7 @@ class MiniworldSource:
         for start in range(0, self._rows, SHARD_ROWS):
             stop = min(start + SHARD_ROWS, self._rows)
             name = f"seed{self._seed}-{start:06d}-{stop:06d}"
-            shards.append(Shard(name, _uri(self._seed), WORLD_VERSION, stop - start))
+            shards.append(Shard(name, f"miniworld://?seed={self._seed}", world_version(), stop - start))
         return shards
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
@@ -79,21 +91,18 @@ class MiniworldSource:
         """Return `row` for the checks that all sources share; its truth, which they do not know, goes into `truths`."""
         truths.append(row.entity_ids)
         key = f"{row.index:09d}"
+        ref = row.image_ref
         url = f"https://miniworld.example/{self._seed}/{key}.jpg"
-        return Record(key, row.caption.text, (_uri(self._seed), row.index, -1), url, LICENCE)
+        return Record(key, row.caption.text, (ref["uri"], ref["offset"], ref["size"]), url, LICENCE)
 
     def image_bytes(self, refs: Sequence[dict]) -> list[bytes | Reason]:
         """Draw the pictures behind `refs` as JPEG; a reference that leads elsewhere gives `Reason.MISSING_IMAGE`."""
         return [_jpeg(ref) for ref in refs]
 
 
-def _uri(seed: int) -> str:
-    return f"miniworld://?seed={seed}"
-
-
 def _jpeg(ref: dict) -> bytes | Reason:
     if not (ref["uri"] or "").startswith("miniworld://") or (ref["offset"] or 0) < 0:
         return Reason.MISSING_IMAGE
     buffer = io.BytesIO()
-    picture(parse_uri(ref["uri"])["seed"], ref["offset"] or 0).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    picture(sample(parse_uri(ref["uri"])["seed"], ref["offset"] or 0)).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

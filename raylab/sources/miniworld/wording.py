@@ -1,8 +1,8 @@
 """The words of the mini-world's alt-texts: patterns by what they say, after patterns seen in 10,000 real alt-texts.
 
-`{name}` is the name that the caption is about, `{hint}` what people call such a thing ("flag", "road sign"), `{names}` a
-list of several names, `{place}`, `{other}` and `{person}` names of other things; `{product}`, `{number}`, `{year}` and
-`{price}` are filler.
+`{name}` is the name that the caption is about, `{hint}` what people call such a thing ("flag", "road sign"), `{names}`
+a list of several names, `{place}`, `{other}` and `{person}` names of other things. `{product}`, `{number}`, `{year}`
+and `{price}` are filler.
 """
 
 from __future__ import annotations
