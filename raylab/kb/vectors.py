@@ -121,7 +121,7 @@ def _read(place: Path, expected: VectorsInfo) -> np.ndarray | None:
     try:
         info = json.loads((place / "vectors.json").read_text("utf-8"))
         matrix = np.load(place / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, EOFError):
         return None
     if info != asdict(expected):
         return None
