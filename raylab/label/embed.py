@@ -70,7 +70,7 @@ class ImageEmbedder:
     def _read(self, refs: Sequence[dict | None]) -> list[np.ndarray | Refusal]:
         present = [ref for ref in refs if ref is not None]
         data = iter(self._source.image_bytes(present))
-        answers = [Reason.MISSING_IMAGE if ref is None else next(data) for ref in refs]
+        answers = [next(data) if ref is not None else Reason.MISSING_IMAGE for ref in refs]
         return list(self._pool.map(self._decode, answers) if self._pool else map(self._decode, answers))
 
     def _decode(self, answer: bytes | Reason) -> np.ndarray | Refusal:

@@ -25,8 +25,8 @@ class FlatCandidates:
         return self.values.field(CANDIDATE.get_field_index(name))
 
     def numbers(self, name: str, null: float = np.nan) -> np.ndarray:
-        """Return a numeric field as float64 [m], with `null` for what is null."""
-        return pc.fill_null(self.field(name).cast(pa.float64()), null).to_numpy(zero_copy_only=False)
+        """Return a copy of a numeric field as float64 [m], with `null` for what is null."""
+        return np.array(pc.fill_null(self.field(name).cast(pa.float64()), null))
 
 
 def flat_candidates(batch: pa.Table) -> FlatCandidates:
