@@ -1,0 +1,240 @@
+"""Step 2: the entities that a mention may name, each with a prior p(entity | alias) (MOFI section 1.2).
+
+Three sources, in this order:
+
+1. the mention as it stands, in the alias index; there a person's surname alone is a name too (``partial``);
+2. a recognised span that the index does not hold is tried without title, possessive or hyphens, then by its last word:
+   what it finds is as likely as `fallback_weight` says, and the rest of the probability stays with "none of these";
+3. a one-word mention that is part of a longer mention of the same caption ("Simmons" beside "Phil Simmons") may mean
+   what the longer one means.
+
+A caption whose mentions find nobody is not rejected here: the neighbours step may still bring candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from raylab.kb.aliases import IN_LOWER, IN_UPPER, LOWER_CASE, TITLE_CASE, UPPER_CASE
+from raylab.kb.catalog import Catalog
+from raylab.kb.context import tokens
+from raylab.kb.kinds import Kind
+from raylab.label.evidence import append_candidates, note_model
+from raylab.label.step import StepContext
+from raylab.schema import CANDIDATE, alive
+
+STEP = "candidates"
+_ABBREVIATED = Kind.PERSON | Kind.ORGANISATION
+"""Of these a text goes on with a part of the name; "York" beside "New York" is another place."""
+_TITLES = (
+    "a an the mr mrs ms miss dr prof sir dame lord lady st president senator sen governor gov mayor king queen prince "
+    "princess emperor pope father sister captain capt general gen colonel col major sgt rev judge coach actor actress"
+)
+_BEFORE_NAMES = frozenset(_TITLES.split())
+
+
+@dataclass(frozen=True)
+class CandidatesConfig:
+    """How entities are looked up."""
+
+    max_per_mention: int = 16
+    """The likeliest owners of an alias that are considered."""
+    fallback_weight: float = 0.3
+    """Probability left for what a changed form of a recognised span finds (our choice)."""
+    last_word_weight: float = 0.1
+    """The same for its last word alone: an unknown full name is mostly somebody unknown (our choice)."""
+    case_mismatch: float = 0.2
+    """Factor on the prior of an owner whose own spelling has another case ("Apple" for the fruit; our choice)."""
+    coreference: float = 0.8
+    """Probability that a word of a longer name in the same caption means what the longer name means (our choice)."""
+
+    def build(self, context: StepContext) -> Candidates:
+        """Map the knowledge base.
+
+        Raises:
+            RaylabError: it cannot be opened.
+        """
+        return Candidates(self, Catalog.open(context.kb))
+
+
+class Found(NamedTuple):
+    """Candidates of a batch, one entry each."""
+
+    mention: NDArray[np.int64]
+    """Number of the mention in the batch."""
+    entity: NDArray[np.int64]
+    """Row of the catalogue."""
+    prior: NDArray[np.float32]
+    partial: NDArray[np.bool_]
+
+    def take(self, which: NDArray) -> Found:
+        """Return the entries at these places, or where this mask holds."""
+        return Found(*(column[which] for column in self))
+
+
+def concatenate(parts: list[Found]) -> Found:
+    """Return the entries of all `parts`, in order."""
+    return Found(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+class Mentioned(NamedTuple):
+    """The mentions of a batch's living rows, one entry each, in order."""
+
+    row: NDArray[np.int64]
+    """The row of the batch."""
+    place: NDArray[np.int64]
+    """The mention's number in its row."""
+    values: pa.StructArray
+    """`schema.MENTION`."""
+
+    def field(self, name: str) -> pa.Array:
+        """Return one field of all mentions."""
+        return self.values.field(name)
+
+
+class Candidates:
+    """The step: fills `candidates` from the mentions; `prior` of one mention's candidates sums to 1 at most."""
+
+    def __init__(self, config: CandidatesConfig, catalog: Catalog) -> None:
+        self.config = config
+        self._catalog = catalog
+        self._aliases = catalog.aliases
+        self._model = f"kb@{catalog.info.fingerprint}"
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return `batch` with the candidates of every mention of the rows still in the flow."""
+        mentions = mentioned(batch)
+        found = self.find(mentions)
+        owner = mentions.row[found.mention]
+        columns = {
+            "entity_id": self._catalog.take(found.entity, ("id",))["id"].combine_chunks().cast(pa.string()),
+            "mention": pa.array(mentions.place[found.mention], pa.int32()),
+            "source": pa.array(["alias", "partial"]).take(pa.array(found.partial.astype(np.int8))),
+            "prior": pa.array(found.prior, pa.float32()),
+        }
+        arrays = [columns.get(field.name, pa.nulls(len(owner), field.type)) for field in CANDIDATE]
+        values = pa.StructArray.from_arrays(arrays, fields=list(CANDIDATE))
+        return note_model(append_candidates(batch, owner, values), STEP, self._model)
+
+    def find(self, mentions: Mentioned) -> Found:
+        """Return the candidates of some mentions, sorted by mention, likeliest first."""
+        if not len(mentions.row):
+            return Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, bool))
+        surfaces = mentions.field("text")
+        alias = self._aliases.lookup(surfaces)
+        known = np.flatnonzero(alias >= 0)
+        direct = self._owners(alias[known], known, surfaces.take(pa.array(known)))
+        changed = self._fallbacks(mentions, np.flatnonzero(alias < 0))
+        found = concatenate([direct, changed])
+        found = self._corefer(mentions, found)
+        return found.take(np.lexsort((found.entity, -found.prior, found.mention)))
+
+    def _owners(self, alias: NDArray, mention: NDArray, surfaces: pa.Array) -> Found:
+        """Return the likeliest owners of aliases, priors adjusted to how the mention is written, summing to 1."""
+        owners = self._aliases.candidates(alias)
+        rank = np.arange(owners.indptr[-1]) - np.repeat(owners.indptr[:-1], np.diff(owners.indptr))
+        top = np.flatnonzero(rank < self.config.max_per_mention)
+        owner = np.repeat(np.arange(len(alias)), np.diff(owners.indptr))[top]
+        case = _case(surfaces)[owner]
+        forms = owners.forms[top]
+        lower, upper = (forms & IN_LOWER) > 0, (forms & IN_UPPER) > 0
+        mismatch = (case == LOWER_CASE) & ~lower | (case == TITLE_CASE) & lower | (case == UPPER_CASE) & ~upper
+        prior = owners.priors[top] * np.where(mismatch, np.float32(self.config.case_mismatch), np.float32(1))
+        total = np.bincount(owner, prior, minlength=len(alias))
+        prior = (prior / total[owner]).astype(np.float32)
+        return Found(mention[owner], owners.entity_rows[top], prior, owners.is_partial[top])
+
+    def _fallbacks(self, mentions: Mentioned, missing: NDArray[np.int64]) -> Found:
+        """Look up changed forms of the mentions that the index does not hold; the first form that is known counts."""
+        surfaces = mentions.field("text").take(pa.array(missing)).to_pylist()
+        forms = [(at, form, last) for at, surface in enumerate(surfaces) for form, last in _forms(surface)]
+        at = np.array([form[0] for form in forms], np.int64)
+        alias = self._aliases.lookup(pa.array([form[1] for form in forms], pa.string()))
+        hits = np.flatnonzero(alias >= 0)
+        at, first = np.unique(at[hits], return_index=True)
+        hits = hits[first]
+        config = self.config
+        weights = np.array([config.last_word_weight if forms[hit][2] else config.fallback_weight for hit in hits])
+        found = self._owners(alias[hits], np.arange(len(hits)), pa.array([forms[hit][1] for hit in hits], pa.string()))
+        prior = (found.prior * weights[found.mention]).astype(np.float32)
+        return Found(missing[at[found.mention]], found.entity, prior, np.ones(len(prior), bool))
+
+    def _corefer(self, mentions: Mentioned, found: Found) -> Found:
+        """Let one-word mentions share in the candidates of a longer mention of their row that holds the word."""
+        if self._catalog.context is None or not len(found.mention):
+            return found
+        found = found.take(np.lexsort((-found.prior, found.mention)))
+        named, best = np.unique(found.mention, return_index=True)
+        kind = self._catalog.context.entities["kind"][found.entity[best]]
+        short, long = _parts_of(mentions, named[(kind & _ABBREVIATED) > 0])
+        share = np.float32(self.config.coreference)
+        begin, end = np.searchsorted(found.mention, long), np.searchsorted(found.mention, long, side="right")
+        count = end - begin
+        at = np.repeat(end - np.cumsum(count), count) + np.arange(count.sum())
+        borrowed = Found(np.repeat(short, count), found.entity[at], found.prior[at] * share, np.ones(len(at), bool))
+        own = found.prior * np.where(np.isin(found.mention, short), 1 - share, np.float32(1))
+        return _united(concatenate([found._replace(prior=own), borrowed]), len(self._catalog))
+
+
+def mentioned(batch: pa.Table) -> Mentioned:
+    """Return the mentions of the rows still in the flow."""
+    column = batch["mentions"].combine_chunks()
+    row = pc.list_parent_indices(column).to_numpy(zero_copy_only=False).astype(np.int64)
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    living = alive(batch).to_numpy()[row]
+    values = column.flatten()
+    if not living.all():
+        values = values.filter(pa.array(living))
+    return Mentioned(row[living], place[living], values)
+
+
+def _parts_of(mentions: Mentioned, named: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return pairs (one-word mention, the first of the longer mentions `named` in its row that holds the word)."""
+    words = tokens(mentions.field("text"))
+    row = mentions.row[words.row].astype(np.uint64)
+    key = words.key + row * np.uint64(0x9E3779B97F4A7C15)  # a word of a caption
+    count = np.bincount(words.row, minlength=len(mentions.row))
+    capital = _case(mentions.field("text")) != LOWER_CASE
+    short = (count[words.row] == 1) & capital[words.row]
+    long = (count[words.row] > 1) & np.isin(words.row, named)
+    keys, first = np.unique(key[long], return_index=True)
+    holder = words.row[long][first]
+    if not len(keys):
+        return holder, holder
+    place = np.minimum(np.searchsorted(keys, key[short]), len(keys) - 1)
+    pair = np.flatnonzero(keys[place] == key[short])
+    part, whole = words.row[short][pair], holder[place[pair]]
+    start, end = (mentions.field(name).to_numpy() for name in ("start", "end"))
+    apart = (start[part] >= end[whole]) | (end[part] <= start[whole])
+    return part[apart], whole[apart]
+
+
+def _united(found: Found, entities: int) -> Found:
+    """Add up the priors of an entity that a mention has got twice."""
+    _, first, number = np.unique(found.mention * entities + found.entity, return_index=True, return_inverse=True)
+    prior = np.bincount(number, found.prior, minlength=len(first)).astype(np.float32)
+    return found.take(first)._replace(prior=prior)
+
+
+def _case(surfaces: pa.Array) -> NDArray[np.uint8]:
+    """Tell how each surface is written: `LOWER_CASE`, `UPPER_CASE` or `TITLE_CASE`."""
+    lower = pc.equal(surfaces, pc.utf8_lower(surfaces)).to_numpy(zero_copy_only=False)
+    upper = pc.equal(surfaces, pc.utf8_upper(surfaces)).to_numpy(zero_copy_only=False)
+    return np.where(lower, LOWER_CASE, np.where(upper, UPPER_CASE, TITLE_CASE)).astype(np.uint8)
+
+
+def _forms(surface: str) -> Iterator[tuple[str, bool]]:
+    """Yield other forms of an unknown surface, best first, with whether it is the last word alone."""
+    words = surface.replace("’", "'").replace("-", " ").replace("'s ", " ").removesuffix("'s").split()
+    kept = list(words)
+    while len(kept) > 1 and kept[0].strip(".").lower() in _BEFORE_NAMES:
+        kept.pop(0)
+    for first in range(1 if kept == words else 0, len(kept)):
+        yield " ".join(kept[first:]), first == len(kept) - 1 and len(words) > 1
