@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,7 @@ def _utf8(texts: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray
     return codes[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
+@cache
 def _byte_tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Return byte -> folded random code (0: no word byte) and place in the word -> odd random multiplier."""
     random = np.random.Generator(np.random.PCG64(20_240_501))  # fixed: keys are stored in knowledge bases
@@ -108,6 +110,18 @@ def _byte_tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         if byte >= 0x80 or chr(byte).isalnum():
             folded[byte] = codes[ord(chr(byte).lower()) if byte < 0x80 else byte]
     return folded, random.integers(1, 2**63 - 1, _MAX_WORD_BYTES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words of a batch of texts that a `ContextSpace` has vectors of."""
+
+    texts: int
+    """How many texts there are."""
+    row: NDArray[np.int64]
+    """The text's number, ascending, [words]."""
+    word: NDArray[np.int64]
+    """The word's number in the space, [words]."""
 
 
 class ContextSpace:
@@ -167,20 +181,20 @@ class ContextSpace:
     def encode_entities(self, batch: pa.Table | pa.RecordBatch) -> NDArray[np.void]:
         """Return the `RECORD` of each `ENTITY` row, shape [rows]."""
         records = np.zeros(batch.num_rows, RECORD)
-        sums = self.sums(_texts(batch)) + np.float32(TYPE_WEIGHT) * self.sums(_type_texts(batch))
+        types = self.sums(self.words(_type_texts(batch)))
+        sums = self.sums(self.words(_texts(batch))) + np.float32(TYPE_WEIGHT) * types
         records["vector"] = np.clip(np.rint(self.centre(sums) * INT8_SCALE), -127, 127)
-        records["keywords"] = self._keywords(_definitions(batch), batch.num_rows)
+        records["keywords"] = self._keywords(_definitions(batch))
         records["kind"] = kinds_of(batch["types"])
         return records
 
-    def sums(self, texts: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
+    def sums(self, words: Words) -> NDArray[np.float32]:
         """Return the sum of the word vectors of each text, float32 [texts, DIMS], not normalised."""
-        row, word = self.words(texts)
-        total = np.zeros((len(texts), self.vectors.shape[1]), np.float32)
-        if len(row):
-            first = np.flatnonzero(np.diff(row, prepend=-1))
-            total[row[first]] = np.add.reduceat(self.vectors[word], first, axis=0)
-        return total
+        import scipy.sparse as sp
+
+        begin = np.searchsorted(words.row, np.arange(words.texts + 1))
+        counts = sp.csr_array((np.ones(len(words.row), np.float32), words.word, begin), (words.texts, len(self.keys)))
+        return counts @ self.vectors
 
     def centre(self, sums: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return unit vectors for sums of word vectors: normalised, less the mean entity; 0 where there was no word.
@@ -190,12 +204,12 @@ class ContextSpace:
         unit = _unit(sums)
         return np.where(np.any(sums, axis=-1, keepdims=True), _unit(unit - self.mean), np.float32(0))
 
-    def words(self, texts: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return (text number, word number) of every word that has a vector, in reading order."""
+    def words(self, texts: pa.Array | pa.ChunkedArray) -> Words:
+        """Return every word that has a vector, in reading order."""
         found = tokens(texts)
         word = self._number(found.key)
         known = word >= 0
-        return found.row[known], word[known]
+        return Words(len(texts), found.row[known], word[known])
 
     def _number(self, key: NDArray[np.uint64]) -> NDArray[np.int64]:
         if not len(self.keys):
@@ -203,15 +217,15 @@ class ContextSpace:
         at = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
         return np.where(self.keys[at] == key, at, -1)
 
-    def _keywords(self, texts: pa.Array, count: int) -> NDArray[np.uint16]:
-        row, word = self.words(texts)
-        pairs = np.unique(row * (MAX_WORDS + 1) + word)  # a word counts once a text
+    def _keywords(self, texts: pa.Array) -> NDArray[np.uint16]:
+        words = self.words(texts)
+        pairs = np.unique(words.row * (MAX_WORDS + 1) + words.word)  # a word counts once a text
         row, word = np.divmod(pairs, MAX_WORDS + 1)
         order = np.lexsort((-self.idf[word], row))
         row, word = row[order], word[order]
         place = np.arange(len(row)) - np.searchsorted(row, row)
         kept = place < KEYWORDS
-        keywords = np.full((count, KEYWORDS), NO_WORD, np.uint16)
+        keywords = np.full((len(texts), KEYWORDS), NO_WORD, np.uint16)
         keywords[row[kept], place[kept]] = word[kept]
         return keywords
 
