@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	@rm -rf $(DEMO)
-	$(BIN)/python jobs/build_kb.py --recipe miniworld --out $(DEMO)/kb
+	$(BIN)/python jobs/build_kb.py --catalogues miniworld:// --out $(DEMO)/kb
 	$(BIN)/python jobs/label.py --recipe miniworld --kb $(DEMO)/kb --out $(DEMO)/labels
 
 test: lint types unit

@@ -58,7 +58,7 @@ def parse(recipes: Mapping[str, Callable[[], T]], default: str, args: Sequence[s
 
 def _explain(complaint: str, recipe: Any, args: Sequence[str]) -> str:
     """Turn tyro's boxed message into plain lines, and name the nearest flag for each one that does not exist."""
-    flags = [f"--{name.replace('_', '-')}" for name, _ in leaves(recipe)]
+    flags = [f"--{name.replace('_', '-')}" for name, _ in leaves(recipe)] + ["--source"]
     given = [arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")]
     unknown = [flag for flag in dict.fromkeys(given) if flag not in flags and f"--{flag[5:]}" not in flags]
     plain = re.sub(r"[╭╮╰╯─│]+", " ", re.sub(r"\x1b\[[0-9;]*m", "", complaint))

@@ -1,4 +1,4 @@
-"""A dry run: the plan of steps, pools and resources, with rates measured here on a sample, and what N rows would cost."""
+"""A dry run: steps, pools and resources, rates measured here on a sample, and what N rows would cost."""
 
 from __future__ import annotations
 
@@ -99,5 +99,5 @@ def _totals(config: LabelConfig, estimates: list[StageEstimate]) -> list[str]:
         f"for {config.rows:,} rows, pools at their largest ({cpus:g} CPUs, {gpus:g} GPUs):",
         f"  bottleneck {slowest.stage.name}, {config.rows / hours / 3600:,.0f} rows/s, {hours:,.2f} hours, "
         f"cost {cost:,.2f} at {config.prices.cpu_hour:g} a CPU hour and {config.prices.gpu_hour:g} a GPU hour",
-        f"  rates were measured on {SAMPLE_ROWS} rows on this machine; actors are taken to have the resources they ask for",
+        f"  rates: measured here on the first {SAMPLE_ROWS} rows; actors are taken to have the resources they ask for",
     ]

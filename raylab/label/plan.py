@@ -150,11 +150,12 @@ def check(config: LabelConfig) -> None:
     """Refuse a config that cannot run, before anything is started.
 
     Raises:
-        RaylabError: --kb or --out is missing.
+        RaylabError: --source, --kb or --out is missing, or an address holds a password.
     """
-    for name in ("kb", "out"):
-        if not getattr(config, name):
+    given = {"source": config.source.uri, "kb": config.kb, "out": config.out}
+    for name, value in given.items():
+        if not value:
             raise RaylabError(f"--{name} is missing: python jobs/label.py --source URI --kb DIR --out DIR")
-    for uri in (config.source.uri, config.kb, config.out):
+    for uri in given.values():
         if re.search(r"://[^/@]*:[^/@]*@", uri):
             raise RaylabError("An address holds a password, and configs are written down: give it by the environment.")

@@ -30,7 +30,7 @@ from raylab.storage import Folder
 logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 2**20
-"""Rows travel in blocks of about this size: some thousand captions, so that pools fill early and a retry repeats little."""
+"""Rows travel in blocks of about this size, some thousand captions: pools fill early and a retry repeats little."""
 
 READ_CPUS = 0.25
 """A reader waits for storage most of the time."""
@@ -129,9 +129,10 @@ def _pipeline(config: LabelConfig, source: Source, segments: list[Segment], fold
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True
     ledger = _RemoteLedger(_LedgerActor.remote())
     dataset = ray.data.read_datasource(
-        _Segments(source, segments), override_num_blocks=len(segments), ray_remote_args={"num_cpus": READ_CPUS}
+        _Segments(source, segments), override_num_blocks=len(segments), num_cpus=READ_CPUS
     )
     configs = config.step_configs()
     plan = stages(config)

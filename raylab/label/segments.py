@@ -46,7 +46,7 @@ def read_segment(source: Source, segment: Segment) -> Iterator[pa.Table]:
 
 
 def identity(config: LabelConfig, segments: Sequence[Segment], kb_fingerprint: str) -> dict[str, Any]:
-    """Return what decides the labels: the config's fields that matter, the input's and the knowledge base's fingerprint."""
+    """Return what decides the labels: the config's fields that matter, the input, the knowledge base's fingerprint."""
     decisive = {key: value for key, value in to_dict(config).items() if key not in NOT_IN_LABELS}
     shards = [[shard.name, shard.version, shard.size] for segment in segments for shard in segment.shards]
     return {

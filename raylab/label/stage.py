@@ -16,8 +16,8 @@ from raylab.storage import Folder
 class StageWorker:
     """Runs the steps of one stage; the last stage also writes what is finished.
 
-    A step that cannot be built (a model that is not installed) is reported at the first batch: an actor that fails while
-    it is made would be made again and again.
+    A step that cannot be built (a model that is not installed) is reported at the first batch: an actor that fails
+    while it is made would be made again and again.
 
     Args:
         name: the stage's name.

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from raylab.assets import locate
 from raylab.errors import RaylabError, nearest
 
 _CONFIG_FILE = "open_clip_config.json"
@@ -53,12 +54,13 @@ def find_clip(name: str, pretrained: str | None) -> ClipFiles:
     """Return the files of an open_clip model, fetching weights that a tag or a hub's name stands for.
 
     Args:
-        name: an architecture, ``hf-hub:owner/model``, or a folder with or without ``local-dir:``.
+        name: an architecture, ``hf-hub:owner/model``, a folder with or without ``local-dir:``, or a `package://` address.
         pretrained: for an architecture, the tag of its weights or a checkpoint's path; null otherwise.
 
     Raises:
         RaylabError: for an unknown name or tag (naming the nearest) and for weights that are not to be had.
     """
+    name = locate(name)
     if name.startswith(_HUB):
         return _find_on_hub(name, pretrained)
     folder = Path(name.removeprefix(_LOCAL))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import pyarrow as pa
+import tyro
 
 from raylab.schema import Reason
 
@@ -38,7 +39,7 @@ class Limits:
 class SourceConfig:
     """Where pairs come from and how they are read."""
 
-    uri: str = "miniworld://?rows=2000&seed=7"
+    uri: Annotated[str, tyro.conf.arg(aliases=["--source"])] = "miniworld://?rows=2000&seed=7"
     """A miniworld:// address, a file, a folder or a glob; local, or any filesystem that pyarrow or fsspec knows."""
     columns: Columns = field(default_factory=Columns)
     limits: Limits = field(default_factory=Limits)

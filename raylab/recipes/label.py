@@ -1,0 +1,37 @@
+"""Labeling runs: ``i2e`` for the web, ``miniworld`` for the demo."""
+
+from __future__ import annotations
+
+from raylab.label.mentions import MentionsConfig
+from raylab.label.neighbours import NeighboursConfig
+from raylab.label.plan import LabelConfig, Pool, Pools, StoreConfig
+from raylab.label.select import SelectConfig
+from raylab.models.clip import ClipConfig
+from raylab.sources.base import SourceConfig
+
+MINIWORLD_CLIP = ClipConfig(name="package://raylab.sources.miniworld/assets/clip", pretrained=None)
+MINIWORLD_SPACY = "package://raylab.sources.miniworld/assets/spacy"
+
+
+def i2e() -> LabelConfig:
+    """MOFI's image-to-entities labels (paper, section 1): mentions, linking by text, CLIP picks the entity.
+
+    As it stands for a machine without a GPU. With GPUs: ``--pools.select.num-gpus 1 --pools.select.max-actors N``.
+    """
+    return LabelConfig(recipe="i2e", source=SourceConfig(uri=""))
+
+
+def miniworld() -> LabelConfig:
+    """The embedded mini-world with the models that ship in the package: nothing is downloaded."""
+    return LabelConfig(
+        recipe="miniworld",
+        source=SourceConfig(uri="miniworld://?rows=2000&seed=7"),
+        mentions=MentionsConfig(spacy=MINIWORLD_SPACY),
+        neighbours=NeighboursConfig(enabled=True, clip=MINIWORLD_CLIP),
+        select=SelectConfig(clip=MINIWORLD_CLIP),
+        pools=Pools(
+            mentions=Pool(num_cpus=0.5),
+            select=Pool(min_actors=2, max_actors=2, num_cpus=0.5),
+        ),
+        store=StoreConfig(min_entity_images=2),
+    )
