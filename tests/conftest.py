@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_clip import tiny_clip  # noqa: F401  (a fixture)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
