@@ -1,7 +1,8 @@
 """The alias index: which surfaces name which entities, and where they stand in a batch of captions.
 
-On disk it is a folder of plain numpy arrays that every process of a node maps and none copies. An alias is a number: the rank of
-its hash (`hashing`). Reading is shared with the build (`normalise`), so a caption and an alias can never be folded apart.
+On disk it is a folder of plain numpy arrays that every process of a node maps and none copies. An alias is a number:
+the rank of its hash (`hashing`). Reading is shared with the build (`normalise`), so that a caption and an alias can
+never be folded apart.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ IN_LOWER, IN_TITLE, IN_UPPER, FUNCTION = 4, 8, 16, 32
 and: made of function words alone (``it``, ``The Who``)."""
 
 FREE, LOWER_CASE, TITLE_CASE, UPPER_CASE = 0, 1, 2, 3
-"""How a match is written in its caption; `FREE` where that says nothing: the whole caption is in one case, or no letter has any."""
+"""How a match is written in its caption; `FREE` where that says nothing: a caption all in one case, letters without."""
 
 
 class Matches(NamedTuple):
@@ -101,9 +102,9 @@ class AliasIndex:
     def match(self, captions: pa.Array | pa.ChunkedArray) -> Matches:
         """Find the aliases in each caption: longest first, left to right, not overlapping.
 
-        A match is a run of at most `PHRASE_TOKENS` tokens inside one phrase, written in a way that fits the alias: ``us``
-        is not ``US``, ``may`` is not ``May`` and ``reading`` is not ``Reading``, unless the whole caption is in one case.
-        Numbers, single letters and lone function words are left out.
+        A match is a run of at most `PHRASE_TOKENS` tokens inside one phrase, written in a way that fits the alias:
+        ``us`` is not ``US``, ``may`` is not ``May`` and ``reading`` is not ``Reading``, unless the whole caption is in
+        one case. Numbers, single letters and lone function words are left out.
 
         Args:
             captions: strings, nulls allowed.
@@ -232,7 +233,7 @@ def _leftmost_longest(tokens: Tokens, first: np.ndarray, last: np.ndarray) -> np
     has = np.flatnonzero(best >= 0)
     jump[has] = last[best[has]] + 1
     jump[size] = size
-    # Which tokens does the reader step on? Pointer doubling from the first token of the chunk; names stay inside a text.
+    # Which tokens does the reader step on? Pointer doubling from the chunk's first token; names stay inside a text.
     seen = np.zeros(size + 1, bool)
     seen[0] = True
     for _ in range(int(size).bit_length()):

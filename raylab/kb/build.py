@@ -14,14 +14,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,24 +30,15 @@ import pyarrow.compute as pc
 from raylab.errors import RaylabError
 from raylab.kb import catalog as layout
 from raylab.kb.catalog import KBInfo
-from raylab.kb.context import ContextSpace
-from raylab.kb.fingerprint import Fingerprint
-from raylab.kb.hashing import HashIndex
+from raylab.kb.enrich import Facts, read_facts
 from raylab.kb.merge import close_types, closure, drop, has_type, merge
 from raylab.kb.normalise import Folding
-from raylab.kb.owners import Owners, build_index, owners_of
-from raylab.kb.records import Piece, Report, read_spill, tables, write_spill
+from raylab.kb.owners import Owners, owners_of
+from raylab.kb.records import RAW, Piece, Report, read_spill, tables, write_spill
 from raylab.kb.tabular import catalogue_pieces, read_catalogue, read_edges
+from raylab.kb.wikidata import check_date, dump_date, dump_pieces, read_dump
+from raylab.kb.write import Map, write_aliases, write_context, write_entities
 from raylab.schema import ENTITY, SCHEMA_VERSION
-
-T = TypeVar("T")
-R = TypeVar("R")
-Map = Callable[[Callable[[T], R], Iterable[T]], Iterator[R]]
-"""Runs a function over tasks, perhaps in parallel; results in the tasks' order."""
-
-PARTITION_ROWS = 100_000
-BATCH_ROWS = 1 << 17
-CONTEXT_SAMPLE = 200_000
 
 PAGES_OF_NO_ENTITY = ("Q4167410", "Q13406463", "Q4167836", "Q11266439", "Q17362920", "Q4663903", "Q15184295")
 """Disambiguation, list, category, template, duplicated, portal and module pages: dropped by their P31."""
@@ -61,6 +52,14 @@ class BuildConfig:
     """The folder to make. A knowledge base that is there is replaced when the new one is complete."""
     catalogues: tuple[str, ...] = ()
     """JSON-lines or CSV files of entities, or miniworld://; those named first win where texts differ."""
+    dump: tuple[str, ...] = ()
+    """Wikidata JSON dumps (plain, .gz, .bz2) or saved answers of its API; they come before the catalogues."""
+    dump_date: str | None = None
+    """ISO date of the dump; without it, the date in the file's name."""
+    popularity: tuple[str, ...] = ()
+    """Page views or PageRank by id or title (JSON lines, CSV, TSV, Parquet): then the only popularity that counts."""
+    summaries: tuple[str, ...] = ()
+    """Wikipedia summaries by id or title, in the same formats."""
     type_edges: tuple[str, ...] = ()
     """JSON-lines or CSV files of ``qid, subclass_of`` pairs: types are closed over them."""
     person_types: tuple[str, ...] = ("Q5",)
@@ -87,23 +86,20 @@ class Input:
     reader: Reader
 
 
-def build(config: BuildConfig, inputs: list[Input] | None = None, read_map: Map | None = None) -> KBInfo:
+def build(config: BuildConfig, read_map: Map | None = None) -> KBInfo:
     """Build a knowledge base into `config.out`.
 
     Args:
         config: what and where.
-        inputs: what to read besides the catalogues.
         read_map: runs the reading tasks; default: processes of this machine. All share its file system.
 
     Returns:
         What was built; the same as in its ``kb.json``.
 
     Raises:
-        RaylabError: no input, an unreadable one, not one usable entity, or a folder in the way.
+        RaylabError: no input, an unreadable one, no sound line at all, or a folder in the way.
     """
-    inputs = [*(inputs or []), *catalogue_inputs(config.catalogues)]
-    if not inputs:
-        raise RaylabError("there is nothing to build from: name a dump or at least one catalogue.")
+    inputs = find_inputs(config)
     out = Path(config.out)
     check_place(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -117,9 +113,13 @@ def build(config: BuildConfig, inputs: list[Input] | None = None, read_map: Map 
     return info
 
 
-def catalogue_inputs(catalogues: Iterable[str]) -> list[Input]:
-    """Cut the catalogues for reading; `RaylabError` for one that is not there."""
-    return [Input(piece, read_catalogue) for path in catalogues for piece in catalogue_pieces(path)]
+def find_inputs(config: BuildConfig) -> list[Input]:
+    """Cut all dumps and catalogues for reading; `RaylabError` for one that is not there, or if there is none."""
+    inputs = [Input(piece, read_dump) for path in config.dump for piece in dump_pieces(path)]
+    inputs += [Input(piece, read_catalogue) for path in config.catalogues for piece in catalogue_pieces(path)]
+    if not inputs:
+        raise RaylabError("there is nothing to build from: name a dump or at least one catalogue.")
+    return inputs
 
 
 def check_place(out: Path) -> None:
@@ -148,9 +148,13 @@ def _processes(workers: int, inputs: list[Input]) -> Iterator[Map]:
 def _build(config: BuildConfig, inputs: list[Input], work: Path, read_map: Map, local_map: Map) -> KBInfo:
     folder = work / "kb"
     folder.mkdir()
+    date = check_date(config.dump_date) if config.dump_date else dump_date(config.dump)
     folding = Folding.make()
     folding.save(folder / layout.ALIASES)
     reports, spills = _read(inputs, work, read_map)
+    if not any(report.rows or report.dropped for report in reports):
+        raise RaylabError(f"not one sound line in {', '.join(_paths(inputs))}: {_why(reports)}.")
+    facts = [read_facts(paths, fact, work / fact) for fact, paths in _facts(config) if paths]
     above = _closure(config, reports)
     settings = MergeSettings(
         tuple(spills), str(folder / layout.ALIASES), config.person_types, config.drop_types, len(above) > 0
@@ -161,27 +165,29 @@ def _build(config: BuildConfig, inputs: list[Input], work: Path, read_map: Map, 
     for spill in spills:
         Path(spill).unlink()
     rows = sum(part.rows for part in merged)
-    if not rows:
-        raise RaylabError(f"not one usable entity in {', '.join(_paths(inputs))}: {_why(reports)}")
     types = sorted(set().union(*(part.types for part in merged)))
-    fingerprint = _write_entities(work, folder, partitions, types)
-    aliases, owners, crowded = _write_aliases(work, folder, partitions, folding, config.max_owners)
-    if config.context:
-        _write_context(folder, rows, local_map)
+    fingerprint = write_entities(work, folder, partitions, types)
+    aliases, owners, crowded = write_aliases(work, folder, partitions, folding, config.max_owners)
+    if config.context and rows:
+        write_context(folder, rows, local_map)
     dropped = sum((part.dropped for part in merged), Counter({"owner beyond max_owners": crowded}))
     info = KBInfo(
         schema_version=SCHEMA_VERSION,
         fingerprint=fingerprint.hexdigest(config.person_types, config.max_owners, config.context),
-        dump_date=None,
+        dump_date=date,
         entities=rows,
         aliases=aliases,
         owners=owners,
         dropped=dict(sorted((+dropped).items())),
-        sources=_sources(reports),
+        sources=_sources([*reports, *(report for part in facts for report in part)]),
         files={str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()},
     )
     info.save(folder)
     return info
+
+
+def _facts(config: BuildConfig) -> list[tuple[str, tuple[str, ...]]]:
+    return [("popularity", config.popularity), ("summary", config.summaries)]
 
 
 def _paths(inputs: list[Input]) -> list[str]:
@@ -205,8 +211,14 @@ def _sources(reports: list[Report]) -> list[dict[str, Any]]:
         total.rows += report.rows
         total.bad += report.bad
         total.dropped += report.dropped
-    names = ("path", "lines", "rows", "bad", "dropped", "samples")
-    return [{name: getattr(total, name) for name in names} for total in files.values()]
+        total.mended += report.mended
+    names = ("path", "lines", "rows", "bad", "dropped", "mended", "samples")
+    return [{name: _plain(getattr(total, name)) for name in names} for total in files.values()]
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold."""
+    return dict(value) if isinstance(value, Counter) else value
 
 
 # ------------------------------------------------------------------------------------------------------------ read
@@ -270,6 +282,7 @@ class Merged:
 def merge_partition(settings: MergeSettings, work: str, partition: int) -> Merged:
     """Merge one range of hashes and list the surfaces of its entities; results go to ``part-*`` files in `work`."""
     rows, hashes = merge(read_spill(map(Path, settings.spills), partition))
+    rows = _enriched(rows, Path(work))
     rows, hashes, dropped = drop(rows, hashes, settings.drop_types)
     persons = has_type(rows["types"], settings.person_types)
     above = _load_closure(work) if settings.close_types else {}
@@ -280,6 +293,17 @@ def merge_partition(settings: MergeSettings, work: str, partition: int) -> Merge
         writer.write_table(entities)
     np.savez(part.with_suffix(".npz"), ids=hashes, **{name: getattr(owners, name) for name in Owners.DTYPES})
     return Merged(len(entities), dropped, set(pc.unique(pc.list_flatten(entities["types"])).to_pylist()))
+
+
+def _enriched(rows: pa.Table, work: Path) -> pa.Table:
+    """Join the facts that came in files of their own; a given popularity replaces what the sources say."""
+    for fact in ("popularity", "summary"):
+        if (work / fact).is_dir():
+            found = Facts(work / fact).find(rows["id"], rows["title"])
+            if fact == "summary":
+                found = pc.coalesce(found, rows[fact])
+            rows = rows.set_column(RAW.get_field_index(fact), RAW.field(fact), found)
+    return rows
 
 
 def _completed(rows: pa.Table, above: dict[str, tuple[str, ...]]) -> pa.Table:
@@ -316,79 +340,3 @@ def _save_closure(above: dict[str, tuple[str, ...]], work: Path) -> None:
 def _load_closure(work: str) -> dict[str, tuple[str, ...]]:
     table = pa.ipc.open_file(pa.memory_map(f"{work}/closure.arrow")).read_all()
     return dict(zip(table["type"].to_pylist(), map(tuple, table["above"].to_pylist())))
-
-
-# ----------------------------------------------------------------------------------------------------------- write
-
-
-def _write_entities(work: Path, folder: Path, partitions: int, types: list[str]) -> Fingerprint:
-    """Write entities in batches of `BATCH_ROWS`, their popularity and the index of their ids."""
-    dictionary = pa.array(types, pa.string())
-    of_types = pa.list_(pa.dictionary(pa.int32(), pa.string()))
-    schema = ENTITY.set(ENTITY.get_field_index("types"), pa.field("types", of_types))
-    fingerprint, popularity, hashes = Fingerprint(), [], []
-    with pa.ipc.new_file(folder / layout.ENTITIES, schema) as writer:
-        for table in _batches(work, partitions, hashes):
-            fingerprint.add(table)
-            popularity.append(table["popularity"].to_numpy())
-            types_column = table["types"].combine_chunks()
-            codes = pc.index_in(types_column.values, dictionary)
-            encoded = pa.ListArray.from_arrays(types_column.offsets, pa.DictionaryArray.from_arrays(codes, dictionary))
-            table = table.set_column(schema.get_field_index("types"), schema.field("types"), encoded)
-            writer.write_table(table.cast(schema).combine_chunks())
-    np.save(folder / layout.POPULARITY, np.concatenate(popularity).astype(np.float32))
-    HashIndex.of(np.concatenate(hashes)).save(folder / layout.IDS)
-    return fingerprint
-
-
-def _batches(work: Path, partitions: int, hashes: list[np.ndarray]) -> Iterator[pa.Table]:
-    """Yield the merged entities in order, `BATCH_ROWS` at a time; their id hashes are appended to `hashes`."""
-    waiting = ENTITY.empty_table()
-    for number in range(partitions):
-        part = work / f"part-{number:03d}"
-        with np.load(part.with_suffix(".npz")) as arrays:
-            hashes.append(arrays["ids"])
-        waiting = pa.concat_tables([waiting, pa.ipc.open_file(pa.memory_map(f"{part}.arrow")).read_all()])
-        while len(waiting) >= BATCH_ROWS:
-            yield waiting.slice(0, BATCH_ROWS).combine_chunks()
-            waiting = waiting.slice(BATCH_ROWS)
-    if len(waiting):
-        yield waiting.combine_chunks()
-
-
-def _write_aliases(
-    work: Path, folder: Path, partitions: int, folding: Folding, max_owners: int
-) -> tuple[int, int, int]:
-    """Write the alias index; return the counts of surfaces, of owners, and of owners left out."""
-    parts, base = [], 0
-    for number in range(partitions):
-        with np.load(work / f"part-{number:03d}.npz") as arrays:
-            owners = Owners(*(arrays[name] for name in Owners.DTYPES))
-            parts.append(Owners(owners.hashes, owners.entities + np.int32(base), owners.kinds, owners.gaps))
-            base += len(arrays["ids"])
-    popularity = np.load(folder / layout.POPULARITY)
-    index, crowded = build_index(Owners.join(parts), popularity, folding, max_owners)
-    index.save(folder / layout.ALIASES)
-    return len(index), len(index.entities), crowded
-
-
-def _write_context(folder: Path, rows: int, local_map: Map) -> None:
-    """Fit the text vectors on the first entities (their order is random) and encode all."""
-    source = pa.ipc.open_file(pa.memory_map(str(folder / layout.ENTITIES)))
-    needed = range(min(source.num_record_batches, -(-CONTEXT_SAMPLE // BATCH_ROWS)))
-    sample = pa.Table.from_batches([source.get_batch(number) for number in needed]).slice(0, CONTEXT_SAMPLE)
-    (folder / layout.CONTEXT).mkdir()
-    ContextSpace.fit(sample).save(folder / layout.CONTEXT)
-    ContextSpace.create_entities(folder / layout.CONTEXT, rows).flush()
-    for _ in local_map(partial(encode_batch, str(folder)), range(source.num_record_batches)):
-        pass
-
-
-def encode_batch(folder: str, number: int) -> None:
-    """Encode one record batch of entities into its place in the file of text vectors."""
-    space = ContextSpace.open(Path(folder) / layout.CONTEXT)
-    batch = pa.ipc.open_file(pa.memory_map(f"{folder}/{layout.ENTITIES}")).get_batch(number)
-    records = np.load(f"{folder}/{layout.CONTEXT}/entities.npy", mmap_mode="r+")
-    start = number * BATCH_ROWS
-    records[start : start + batch.num_rows] = space.encode_entities(batch)
-    records.flush()

@@ -25,6 +25,7 @@ from raylab.errors import RaylabError
 from raylab.kb.aliases import AliasIndex
 from raylab.kb.context import ContextSpace
 from raylab.kb.hashing import HashIndex, hash_strings, open_array
+from raylab.kb.records import take
 from raylab.schema import SCHEMA_VERSION
 
 INFO = "kb.json"
@@ -103,7 +104,14 @@ class Catalog:
     """
 
     def __init__(
-        self, path: Path, info: KBInfo, entities: pa.Table, ids: HashIndex, popularity: np.ndarray, aliases: AliasIndex
+        self,
+        path: Path,
+        info: KBInfo,
+        entities: pa.Table,
+        *,
+        ids: HashIndex,
+        popularity: np.ndarray,
+        aliases: AliasIndex,
     ) -> None:
         self.path, self.info, self.entities, self.popularity, self.aliases = path, info, entities, popularity, aliases
         self._ids = ids
@@ -132,7 +140,7 @@ class Catalog:
             ids, aliases = HashIndex.open(folder / IDS), AliasIndex.open(folder / ALIASES)
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise RaylabError(f"{folder} is damaged ({error}): copy or build the knowledge base again.") from error
-        return cls(folder, info, entities, ids, popularity, aliases)
+        return cls(folder, info, entities, ids=ids, popularity=popularity, aliases=aliases)
 
     @cached_property
     def context(self) -> ContextSpace | None:
@@ -161,19 +169,3 @@ class Catalog:
         found = self.take(rows, ("title", "description"))
         described = pc.binary_join_element_wise(found["title"], found["description"], ": ")
         return pc.coalesce(described, found["title"]).to_pylist()
-
-
-def take(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """Gather rows of a table of many chunks without joining the chunks first."""
-    chunks = table.to_batches()
-    bounds = np.cumsum([0, *(chunk.num_rows for chunk in chunks)])
-    order = np.argsort(rows, kind="stable")
-    edges = np.searchsorted(rows[order], bounds)
-    parts = [
-        chunk.take(pa.array(rows[order[start:stop]] - base))
-        for chunk, base, start, stop in zip(chunks, bounds[:-1], edges[:-1], edges[1:])
-        if stop > start
-    ]
-    back = np.empty(len(rows), np.int64)
-    back[order] = np.arange(len(rows))
-    return pa.Table.from_batches(parts, table.schema).combine_chunks().take(pa.array(back)).combine_chunks()

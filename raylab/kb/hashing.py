@@ -53,7 +53,7 @@ def prefix_sums(values: np.ndarray) -> np.ndarray:
 
 
 def mix(polynomial: np.ndarray) -> np.ndarray:
-    """Spread a polynomial over all 64 bits, in place where possible; never returns 0 for the empty string alone."""
+    """Spread a polynomial over all 64 bits, so that the leading ones can choose a bucket."""
     mixed = polynomial ^ (polynomial >> np.uint64(32))
     mixed *= _MIX
     mixed ^= mixed >> np.uint64(29)
@@ -95,7 +95,7 @@ class HashIndex:
     @classmethod
     def of(cls, keys: np.ndarray) -> HashIndex:
         """Index `keys` (uint64 [n], ascending and distinct)."""
-        bits = max(1, int(len(keys)).bit_length())
+        bits = max(1, len(keys).bit_length())
         counts = np.bincount((keys >> np.uint64(64 - bits)).astype(np.int64), minlength=1 << bits)
         return cls(keys, prefix_sums(counts).astype(np.uint32))
 

@@ -1,4 +1,4 @@
-"""Lines of big text files, cut into pieces that tasks read side by side: plain by bytes, bzip2 by streams, others whole."""
+"""Lines of big text files, in pieces that tasks read side by side: plain ones by bytes, bzip2 by streams."""
 
 from __future__ import annotations
 

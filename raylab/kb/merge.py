@@ -26,7 +26,7 @@ def merge(rows: pa.Table) -> tuple[pa.Table, np.ndarray]:
     hashes = hash_strings(rows["id"])
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
-    first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(ordered) else np.zeros(0, np.int64)
+    first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
     counts = np.diff(np.append(first, len(ordered)))
     merged = rows.take(pa.array(order[first]))
     shared = np.flatnonzero(counts > 1)
@@ -103,7 +103,7 @@ def close_types(types: pa.ChunkedArray | pa.Array, above: dict[str, tuple[str, .
         above: type -> its ancestors (`closure`).
     """
     if not above:
-        return pa.concat_arrays(types.chunks) if isinstance(types, pa.ChunkedArray) else types
+        return types.combine_chunks() if isinstance(types, pa.ChunkedArray) else types
     known: dict[tuple[str, ...], list[str]] = {}
     closed = []
     for row in types.to_pylist():

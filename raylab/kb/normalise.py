@@ -1,8 +1,9 @@
-"""How a surface form is read, the same for an alias at build time and for a caption: folded letters, tokens, gaps, case.
+"""How a surface is read, the same for an alias at build time and for a caption: folded letters, tokens, gaps, case.
 
-Folding (compatibility decomposition, marks off, full case folding: ``Ærøskøbing`` -> ``aeroskobing``) happens inside the
-hash, a letter at a time, so positions in the original text survive. Everything between tokens leaves the hash: ``Coca-Cola``,
-``coca cola`` and ``#CocaCola`` are one surface. What the gaps were is kept apart, to tell ``may be`` from ``Maybe``.
+Folding (compatibility decomposition, marks off, full case folding: ``Ærøskøbing`` -> ``aeroskobing``) happens inside
+the hash, a letter at a time, so positions in the original text survive. Everything between tokens leaves the hash:
+``Coca-Cola``, ``coca cola`` and ``#CocaCola`` are one surface. What the gaps were is kept apart, to tell ``may be``
+from ``Maybe``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 from raylab.kb.hashing import BASE, mix, open_array, powers, prefix_sums, random_values
 
 WORD, SINGLE, SPACE, UPPER, LOWER, DIGIT, APOSTROPHE, HARD = (1 << bit for bit in range(8))
-"""Classes of a character: in a word | a token of its own | white space | cased | digit | joins words | ends a phrase."""
+"""Classes of a character: in a word, a token of its own, white space, two cases, digit, joins words, ends a phrase."""
 
 _LAST = 0x32FFF  # the last code point with an entry of its own; what lies above are tags and private use
 _APOSTROPHES = "'\u2019\u02bc`"
@@ -120,7 +121,7 @@ def _polynomial(letter: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of some texts, in order: every array has one entry a token, positions count characters of the joined texts."""
+    """The tokens of some texts, in order: one entry a token; positions count characters of the joined texts."""
 
     text: np.ndarray
     """int32: the text's number in its chunk."""
@@ -217,37 +218,73 @@ def _code_points(data: memoryview, characters: int) -> np.ndarray:
     return np.minimum(wide.astype(np.int64), _LAST)
 
 
+@dataclass(frozen=True)
+class _Characters:
+    """The characters of some joined texts."""
+
+    starts: np.ndarray
+    """int64 [texts + 1]: where each text starts."""
+    code: np.ndarray
+    """int64 [characters]: code points."""
+    kind: np.ndarray
+    """uint8 [characters]: class bits."""
+
+    def are(self, bits: int) -> np.ndarray:
+        """Tell which characters are of a class, bool."""
+        return (self.kind & bits) > 0
+
+    def counts(self, bits: int) -> np.ndarray:
+        """Return the running count of a class, int32 [characters + 1]."""
+        return prefix_sums(self.are(bits).astype(np.int32))
+
+    def at(self, position: np.ndarray) -> np.ndarray:
+        """Return the code points at some positions; the last one for a position beyond."""
+        return self.code[np.minimum(position, len(self.code) - 1)]
+
+
 def _read_chunk(first: int, starts: np.ndarray, code: np.ndarray, folding: Folding) -> Chunk:
-    kind = folding.kind[code]
-    opens = _token_starts(kind, code, starts)
-    word = (kind & WORD) > 0
-    start = np.flatnonzero(opens)
-    is_last = word.copy()
-    is_last[:-1] &= ~word[1:] | opens[1:]
-    end = np.flatnonzero(is_last) + 1
-    upper, lower = (prefix_sums(((kind & bit) > 0).astype(np.int32)) for bit in (UPPER, LOWER))
-    tokens = _tokens(starts, start, end, code, kind, folding, upper, lower)
+    characters = _Characters(starts, code, folding.kind[code])
+    opens = _token_starts(characters)
+    word = characters.are(WORD)
+    closes = word.copy()
+    closes[:-1] &= ~word[1:] | opens[1:]
+    upper, lower = characters.counts(UPPER), characters.counts(LOWER)
+    step = prefix_sums(folding.step[code].astype(np.int64))
+    sums = prefix_sums(folding.value[code] * powers(int(step[-1]) + 1)[0][step[:-1]])
+    start, end = np.flatnonzero(opens), np.flatnonzero(closes) + 1
+    keep = step[end] > step[start]  # a stray combining mark is no token
+    start, end = start[keep], end[keep]
+    text = (np.searchsorted(starts, start, "right") - 1).astype(np.int32)
+    running = {"letters": step, "hashes": sums, "upper": upper, "lower": lower, "digits": characters.counts(DIGIT)}
+    tokens = Tokens(
+        text=text,
+        start=start,
+        end=end,
+        tagged=_tagged(characters, start, end),
+        **_gaps(characters, text, start, end),
+        **{name: np.stack([counts[start], counts[end]]) for name, counts in running.items()},
+    )
     return Chunk(first, starts, tokens, np.diff(upper[starts]), np.diff(lower[starts]))
 
 
-def _token_starts(kind: np.ndarray, code: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def _token_starts(characters: _Characters) -> np.ndarray:
     """Mark the first character of every token: after a gap, beside a symbol, at humps inside a hashtag."""
-    word = (kind & WORD) > 0
-    single = (kind & SINGLE) > 0
+    word, single = characters.are(WORD), characters.are(SINGLE)
+    code, edges = characters.code, characters.starts[:-1]
     opens = word.copy()
     opens[1:] &= ~word[:-1] | single[1:] | single[:-1]
-    edges = starts[:-1][starts[:-1] < len(code)]
+    edges = edges[edges < len(code)]
     opens[edges] = word[edges]
     tag = np.flatnonzero((code[:-1] == ord("#")) | (code[:-1] == ord("@")))
     if tag.size:
-        opens |= _humps(kind, opens, tag)
+        opens |= _humps(characters, opens, tag)
     return opens
 
 
-def _humps(kind: np.ndarray, opens: np.ndarray, tag: np.ndarray) -> np.ndarray:
+def _humps(characters: _Characters, opens: np.ndarray, tag: np.ndarray) -> np.ndarray:
     """Mark the humps of ``#VisitNewYork`` and ``#NYCMarathon``, in tagged words alone."""
-    upper, lower = (kind & UPPER) > 0, (kind & LOWER) > 0
-    hump = np.zeros(len(kind), bool)
+    upper, lower = characters.are(UPPER), characters.are(LOWER)
+    hump = np.zeros(len(upper), bool)
     hump[1:] = lower[:-1] & upper[1:]
     hump[1:-1] |= upper[:-2] & upper[1:-1] & lower[2:]
     run = np.cumsum(opens)
@@ -256,40 +293,16 @@ def _humps(kind: np.ndarray, opens: np.ndarray, tag: np.ndarray) -> np.ndarray:
     return hump & tagged[run]
 
 
-def _tokens(
-    starts: np.ndarray,
-    start: np.ndarray,
-    end: np.ndarray,
-    code: np.ndarray,
-    kind: np.ndarray,
-    folding: Folding,
-    upper: np.ndarray,
-    lower: np.ndarray,
-) -> Tokens:
-    step = prefix_sums(folding.step[code].astype(np.int64))
-    forward = powers(int(step[-1]) + 1)[0]
-    sums = prefix_sums(folding.value[code] * forward[step[:-1]])
-    digits = prefix_sums(((kind & DIGIT) > 0).astype(np.int32))
-    keep = step[end] > step[start]  # a stray combining mark is no token
-    start, end = start[keep], end[keep]
-    text = (np.searchsorted(starts, start, "right") - 1).astype(np.int32)
-    gaps = _gaps(text, start, end, code, kind)
-    before = code[np.maximum(start - 1, 0)]
+def _tagged(characters: _Characters, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Tell which tokens belong to a #hashtag or @handle, bool."""
+    before = characters.code[np.maximum(start - 1, 0)]
     tagged = (start > 0) & ((before == ord("#")) | (before == ord("@")))
     glued = np.zeros(len(start), bool)
-    glued[1:] = (start[1:] == end[:-1]) & ((kind[start[1:]] & SINGLE) == 0) & ~tagged[1:]
-    tagged = tagged[np.maximum.accumulate(np.where(glued, 0, np.arange(len(start))))]
-    return Tokens(
-        text=text, start=start, end=end, tagged=tagged, **gaps,
-        letters=np.stack([step[start], step[end]]), hashes=np.stack([sums[start], sums[end]]),
-        upper=np.stack([upper[start], upper[end]]), lower=np.stack([lower[start], lower[end]]),
-        digits=np.stack([digits[start], digits[end]]),
-    )  # fmt: skip
+    glued[1:] = (start[1:] == end[:-1]) & ~characters.are(SINGLE)[start[1:]] & ~tagged[1:]
+    return tagged[np.maximum.accumulate(np.where(glued, 0, np.arange(len(start))))]
 
 
-def _gaps(
-    text: np.ndarray, start: np.ndarray, end: np.ndarray, code: np.ndarray, kind: np.ndarray
-) -> dict[str, np.ndarray]:
+def _gaps(characters: _Characters, text: np.ndarray, start: np.ndarray, end: np.ndarray) -> dict[str, np.ndarray]:
     """Describe the gap before each token: a new phrase, white space, or an apostrophe within a word."""
     size = len(text)
     new, spaced, joined = np.ones(size, bool), np.ones(size, bool), np.zeros(size, bool)
@@ -297,19 +310,17 @@ def _gaps(
     if size > 1:
         last, here = end[:-1], start[1:]
         same = text[1:] == text[:-1]
-        space = prefix_sums(((kind & SPACE) > 0).astype(np.int32))
-        hard = prefix_sums(((kind & HARD) > 0).astype(np.int32))
-        length = last - start[:-1]
-        dot = code[np.minimum(last, len(code) - 1)] == ord(".")
+        space, hard, length = characters.counts(SPACE), characters.counts(HARD), last - start[:-1]
+        dot = characters.at(last) == ord(".")
         has_space = space[here] > space[last]
         initial = dot & (length == 1) & (here - last == 2)  # J. K. Rowling
         sentence = dot & has_space & (length > 4)  # but: St. Louis, Mass. Avenue
         new[1:] = ~same | (hard[here] > hard[last]) | sentence
         spaced[1:] = new[1:] | (has_space & ~initial)
-        joined[1:] = same & (here - last == 1) & ((kind[np.minimum(last, len(code) - 1)] & APOSTROPHE) > 0)
-        letter = code[here] | 32
-        possessive = (letter == ord("s")) & (end[1:] - here == 1)
-        elision = (length == 1) & np.isin(code[start[:-1]] | 32, (ord("d"), ord("l")))
+        joined[1:] = same & (here - last == 1) & characters.are(APOSTROPHE)[np.minimum(last, len(characters.code) - 1)]
+        possessive = (characters.at(here) | 32 == ord("s")) & (end[1:] - here == 1)
+        elided = characters.at(start[:-1]) | 32
+        elision = (length == 1) & ((elided == ord("d")) | (elided == ord("l")))
         can_start[1:] = ~joined[1:] | elision
         can_end[:-1] = ~joined[1:] | possessive
     return {

@@ -16,15 +16,15 @@ from raylab.kb.normalise import Folding, Tokens, read
 OWNER_WEIGHTS = np.array([1.0, 0.5, 0.1])
 """What a popularity counts where the alias is the entity's title, another name, a part of its name (our choice)."""
 
-FUNCTION_WORDS = (
-    "a about above after again all also am an and any are as at be because been before being below between both but by can could "
-    "did do does doing done down during each either else ever every few for from further get got had has have having he her here "
-    "hers him his how i if in into is it its just like made make may me might more most must my near neither never new no nor not "
-    "now of off on once one only onto or other our ours out over own per same shall she should since so some such than that the "
-    "their theirs them then there these they this those through to too two under until up upon us use used very via was we were "
-    "what when where which while who whom whose why will with within without would yes yet you your yours"
-).split()
-
+FUNCTION_WORDS = """
+a about above after again all also am an and any are as at be because been before being below between both but
+by can could did do does doing done down during each either else ever every few for from further get got had
+has have having he her here hers him his how i if in into is it its just like made make may me might more most
+must my near neither never new no nor not now of off on once one only onto or other our ours out over own per
+same shall she should since so some such than that the their theirs them then there these they this those
+through to too two under until up upon us use used very via was we were what when where which while who whom
+whose why will with within without would yes yet you your yours
+"""
 _TAIL = r"\s*\([^()]*\)\s*$"  # "(footballer)": how Wikipedia tells titles apart
 _SURNAME = (
     r"^[^\s,][^,]*?\s(?P<surname>(?:(?:van|von|de|der|den|del|della|di|da|dos|du|la|le|al|el|bin|ibn|ter|ten)\s)*[^\s,]{2,})"
@@ -127,7 +127,7 @@ def _forms(tokens: Tokens, first: np.ndarray, last: np.ndarray, function_words: 
 
 
 def _function_words(folding: Folding) -> HashIndex:
-    (chunk,) = read(pa.array(FUNCTION_WORDS), folding)
+    (chunk,) = read(pa.array(FUNCTION_WORDS.split()), folding)
     every = np.arange(len(chunk.tokens))
     return HashIndex.of(np.unique(chunk.tokens.hash(every, every)))
 
@@ -148,7 +148,7 @@ def build_index(owners: Owners, popularity: np.ndarray, folding: Folding, max_ow
     weight = prior_weights(popularity[owners.entities], owners.kinds & KIND)
     order = np.lexsort((owners.entities, -weight, owners.hashes))
     hashes = owners.hashes[order]
-    first = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
+    first = np.flatnonzero(changes(hashes))
     forms = np.bitwise_or.reduceat(owners.kinds[order], first) & ~np.uint8(KIND)
     gaps = np.bitwise_or.reduceat(owners.gaps[order], first)
     keys = hashes[first]
@@ -165,13 +165,17 @@ def build_index(owners: Owners, popularity: np.ndarray, folding: Folding, max_ow
     return index, len(hashes) - len(order)
 
 
+def changes(values: np.ndarray) -> np.ndarray:
+    """Mark the entries that differ from the one before, and the first, bool [n]."""
+    return np.append(True, values[1:] != values[:-1])[: len(values)]
+
+
 def _one_entry_a_pair(owners: Owners) -> Owners:
     """Unite entries that name the same entity by the same surface: the strongest kind, all forms."""
     order = np.lexsort((owners.kinds & KIND, owners.entities, owners.hashes))
     hashes, entities = owners.hashes[order], owners.entities[order]
     kinds, gaps = owners.kinds[order], owners.gaps[order]
-    new = np.append(True, (hashes[1:] != hashes[:-1]) | (entities[1:] != entities[:-1]))
-    first = np.flatnonzero(new)
+    first = np.flatnonzero(changes(hashes) | changes(entities))
     forms = np.bitwise_or.reduceat(kinds, first) & ~np.uint8(KIND)
     return Owners(
         hashes[first], entities[first], (kinds[first] & np.uint8(KIND)) | forms, np.bitwise_or.reduceat(gaps, first)

@@ -1,7 +1,8 @@
-"""Rows on their way into a knowledge base: what a reader of dumps or catalogues hands over, with what it had to leave out."""
+"""Rows on their way into a knowledge base: what a reader hands over, and what it had to leave out."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class Report:
     """Broken lines by reason."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Sound lines left out on purpose, by reason."""
+    mended: Counter[str] = field(default_factory=Counter)
+    """Lines with a fault that could be put right, by reason; they count among the rows."""
     samples: list[tuple[int, str, str]] = field(default_factory=list)
     """The first bad lines: number in the piece (from 1), reason, first 200 characters."""
     types: set[str] = field(default_factory=set)
@@ -83,15 +86,30 @@ def check_text(value: object, what: str) -> str | None:
     return value.strip() or None
 
 
+def check_number(value: Any, what: str) -> float | None:
+    """Return a number of 0 or more; None for a missing one.
+
+    Raises:
+        BadLine: it is none.
+    """
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise BadLine(f"{what} is not a number") from error
+    if not (math.isfinite(number) and number >= 0):
+        raise BadLine(f"{what} is not a number of 0 or more")
+    return number
+
+
 def tables(rows: Iterable[dict[str, Any]], size: int = 50_000) -> Iterator[pa.Table]:
     """Gather `ENTITY` dicts into `RAW` tables of at most `size` rows."""
     columns: dict[str, list] = {name: [] for name in RAW.names}
     appends = [(name, column.append) for name, column in columns.items()]
-    count = 0
-    for row in rows:
+    for count, row in enumerate(rows, 1):
         for name, append in appends:
             append(row.get(name))
-        count += 1
         if count % size == 0:
             yield pa.table(columns, schema=RAW)
             for column in columns.values():
@@ -106,7 +124,7 @@ def partition_of(hashes: np.ndarray, partitions: int) -> np.ndarray:
 
 
 def write_spill(rows: Iterable[pa.Table], path: Path, partitions: int) -> None:
-    """Write `RAW` tables as an Arrow file of exactly `partitions` record batches, the p-th holding partition p's rows."""
+    """Write `RAW` tables as an Arrow file of exactly `partitions` record batches: the p-th holds partition p."""
     table = pa.concat_tables([RAW.empty_table(), *rows]).combine_chunks()
     part = partition_of(hash_strings(table["id"]), partitions)
     table = table.take(pa.array(np.argsort(part, kind="stable")))
@@ -124,3 +142,19 @@ def read_spill(paths: Iterable[Path], partition: int) -> pa.Table:
         with pa.memory_map(str(path)) as source:
             batches.append(pa.ipc.open_file(source).get_batch(partition))
     return pa.Table.from_batches(batches, RAW).combine_chunks()
+
+
+def take(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Gather rows of a table of many chunks without joining the chunks first."""
+    chunks = table.to_batches()
+    bounds = np.cumsum([0, *(chunk.num_rows for chunk in chunks)])
+    order = np.argsort(rows, kind="stable")
+    edges = np.searchsorted(rows[order], bounds)
+    parts = [
+        chunk.take(pa.array(rows[order[start:stop]] - base))
+        for chunk, base, start, stop in zip(chunks, bounds[:-1], edges[:-1], edges[1:])
+        if stop > start
+    ]
+    back = np.empty(len(rows), np.int64)
+    back[order] = np.arange(len(rows))
+    return pa.Table.from_batches(parts, table.schema).combine_chunks().take(pa.array(back)).combine_chunks()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from raylab.errors import RaylabError
 from raylab.kb.lines import lines, pieces
-from raylab.kb.records import BadLine, Piece, Report, check_text
+from raylab.kb.records import BadLine, Piece, Report, check_number, check_text
 
 MINIWORLD = "miniworld://"
 
@@ -50,14 +50,13 @@ def catalogue_pieces(path: str) -> list[Piece]:
 def read_catalogue(piece: Piece, report: Report) -> Iterator[dict[str, Any]]:
     """Yield `schema.ENTITY` dicts; what cannot be read is counted in `report`."""
     if piece.path == MINIWORLD:
-        from raylab.sources.miniworld import kb_rows
+        from raylab.sources.miniworld.catalogue import kb_rows
 
         for row in kb_rows():
             report.lines += 1
             yield row
         return
-    records = _json_records(piece, report) if "json" in _plain_name(piece.path) else _csv_records(piece, report)
-    for line, record in records:
+    for line, record in records(piece, report):
         try:
             yield entity(record)
         except BadLine as error:
@@ -81,7 +80,7 @@ def entity(record: dict[str, Any]) -> dict[str, Any]:
         row[name] = _texts(row[name], name)
     if row["title"] is None and row["aliases"]:
         row["title"] = row["aliases"][0]
-    row["popularity"] = _number(row["popularity"])
+    row["popularity"] = check_number(row["popularity"], "popularity")
     return row
 
 
@@ -89,16 +88,14 @@ def read_edges(path: str) -> dict[str, list[str]]:
     """Read "subclass of" pairs into type -> its direct parents.
 
     Args:
-        path: JSON lines or CSV with the fields ``qid`` (or ``id``) and ``subclass_of`` (or ``p279``), one parent or a list.
+        path: JSON lines or CSV with ``qid`` (or ``id``) and ``subclass_of`` (or ``p279``), one parent or a list.
 
     Raises:
         RaylabError: no such file, or not one usable pair.
     """
     parents: dict[str, list[str]] = {}
     for piece in catalogue_pieces(path):
-        report = Report(path)
-        records = _json_records(piece, report) if "json" in _plain_name(path) else _csv_records(piece, report)
-        for _, record in records:
+        for _, record in records(piece, Report(path)):
             kind = record.get("qid") or record.get("id")
             above = record.get("subclass_of") or record.get("p279") or []
             for parent in [above] if isinstance(above, str) else above:
@@ -118,16 +115,42 @@ def _texts(value: object, what: str) -> list[str]:
     return [text for text in (check_text(member, what) for member in members) if text]
 
 
-def _number(value: object) -> float | None:
-    if value is None:
-        return None
+def records(
+    piece: Piece, report: Report, headless: tuple[str, ...] | None = None
+) -> Iterator[tuple[bytes | str, dict[str, Any]]]:
+    """Yield (line, record) of a JSON-lines, CSV, TSV or Parquet file; broken lines are counted in `report`.
+
+    Args:
+        piece: what to read.
+        report: where lines are counted.
+        headless: column names of a CSV file whose first line holds data already; None: the first line names them.
+
+    Raises:
+        RaylabError: the file cannot be read, or is of another kind.
+    """
+    name = _plain_name(piece.path)
+    if name.endswith((".jsonl", ".ndjson")):
+        return _json_records(piece, report)
+    if name.endswith((".csv", ".tsv", ".txt")):
+        return _csv_records(piece, report, headless)
+    if name.endswith(".parquet"):
+        return _parquet_records(piece, report)
+    raise RaylabError(f"{piece.path}: a table is a .jsonl, .csv, .tsv or .parquet file (.gz or .bz2 may follow).")
+
+
+def _parquet_records(piece: Piece, report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
+    import fsspec
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise BadLine("popularity is not a number") from error
-    if not math.isfinite(number) or number < 0:
-        raise BadLine("popularity is not a number")
-    return number
+        with fsspec.open(piece.path, "rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(10_000):
+                for record in batch.to_pylist():
+                    report.lines += 1
+                    yield str(record)[:200], record
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RaylabError(f"{piece.path} cannot be read as Parquet ({error}).") from error
 
 
 def _json_records(piece: Piece, report: Report) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -147,32 +170,36 @@ def _json_records(piece: Piece, report: Report) -> Iterator[tuple[bytes, dict[st
             report.add_bad("not a JSON object", line)
 
 
-def _csv_records(piece: Piece, report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
-    delimiter = "\t" if ".tsv" in piece.path else ","
-    text = (
-        line.decode("utf-8-sig" if number == 0 else "utf-8", "surrogateescape")
-        for number, line in enumerate(lines(piece))
-    )
+def _csv_records(
+    piece: Piece, report: Report, headless: tuple[str, ...] | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    delimiter = "," if ".csv" in piece.path else "\t"
+    text = (line.decode("utf-8", "surrogateescape").removeprefix("\ufeff") for line in lines(piece))
     reader = csv.reader(text, delimiter=delimiter)
-    header = next(reader, [])
-    names = {name.strip().lower() for name in header}
-    if not names & set(FIELDS["id"]):
+    first = next(reader, [])
+    names = [name.strip().lower() for name in first]
+    rows: Iterator[list[str]] = reader
+    if headless and len(names) == len(headless) and not set(names) & {"title", *FIELDS["id"]}:
+        names, rows = list(headless), chain([first], reader)
+    elif not headless and not set(names) & set(FIELDS["id"]):
         wanted = " or ".join(FIELDS["id"])
-        raise RaylabError(f"{piece.path} has no column {wanted}; its columns: {', '.join(header) or 'none'}")
+        raise RaylabError(f"{piece.path} has no column {wanted}; its columns: {', '.join(names) or 'none'}")
     while True:
-        report.lines += 1
         try:
-            cells = next(reader)
+            cells = next(rows)
         except StopIteration:
-            report.lines -= 1
             return
         except csv.Error as error:
+            report.lines += 1
             report.add_bad("not CSV", str(error))
             continue
-        if len(cells) != len(header):
+        report.lines += 1
+        if len(cells) == len(names):
+            yield delimiter.join(cells), dict(zip(names, cells))
+        elif cells:
             report.add_bad("wrong number of cells", delimiter.join(cells))
-            continue
-        yield delimiter.join(cells), dict(zip((name.strip().lower() for name in header), cells))
+        else:
+            report.dropped["blank line"] += 1
 
 
 def _plain_name(path: str) -> str:

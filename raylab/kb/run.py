@@ -1,0 +1,52 @@
+"""Build a knowledge base with the reading spread over Ray: the part that parses a Wikidata dump of 1.5 TB of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from raylab.kb.build import BuildConfig, build
+from raylab.kb.catalog import KBInfo
+from raylab.kb.lines import PIECE_BYTES
+from raylab.kb.wikidata import dump_pieces
+
+
+def run(config: BuildConfig) -> KBInfo:
+    """Build `config`; a dump of more than one piece is read by Ray tasks, all else by processes of this machine.
+
+    On a cluster, the folder beside `config.out` must lie on a file system that all nodes share: the tasks spill there.
+
+    Raises:
+        RaylabError: as `build.build`.
+    """
+    if sum(piece.size for path in config.dump for piece in dump_pieces(path)) <= PIECE_BYTES:
+        return build(config)
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(log_to_driver=False, include_dashboard=False)
+    try:
+        return build(config, ray_map)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def ray_map(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
+    """Run `function` over `tasks` as Ray tasks, a lost one again; results in the tasks' order.
+
+    Raises:
+        RaylabError: raised by a task, as it was.
+    """
+    import ray
+
+    remote = ray.remote(num_cpus=1, max_retries=3)(function)
+    waiting = [remote.remote(task) for task in tasks]
+    for result in waiting:
+        try:
+            yield ray.get(result)
+        except ray.exceptions.RayTaskError as error:
+            for other in waiting:
+                ray.cancel(other)
+            raise error.cause from error
