@@ -94,7 +94,7 @@ def _front_matter(summary: dict[str, Any]) -> str:
 
     parts = {"labels": LABEL, "rejects": REJECT}
     head = {
-        "pretty_name": f"Entity labels of {summary['source']}",
+        "pretty_name": " ".join(f"Entity labels of {summary['source']}".split()),
         **_licence(summary.get("licences", {})),
         "task_categories": ["image-classification", "zero-shot-image-classification", "image-feature-extraction"],
         "tags": ["entity-linking", "wikidata", "image-text", "raylab"],

@@ -47,11 +47,11 @@ class DrawnSource:
     @staticmethod
     def _draw(number: int) -> bytes | Reason:
         if number % 50 == 0:
-            return b"\xff\xd8 this is no JPEG"
+            return b"\xff\xd8\xff this is no JPEG"
         if number % 50 == 1:
             return Reason.MISSING_IMAGE
         chance = random.Random(number)
-        image = Image.effect_noise((300, 200), 60).convert("RGB")
+        image = Image.frombytes("RGB", (100, 67), chance.randbytes(100 * 67 * 3)).resize((300, 200))
         draw = ImageDraw.Draw(image)
         for stripe in range(3):
             colour = tuple(chance.randrange(256) for _ in range(3))
@@ -123,7 +123,7 @@ def table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 def make_run(out: Path, rows: int = 400, seed: int = 3, truth: bool = True) -> Run:
-    """Write a finished run's folder, two row groups a part, and return what its report is called with."""
+    """Write a finished run's folder, two row groups a part, without the knowledge base that its config names."""
     chance = random.Random(seed)
     reasons = [chance.choice(sorted(REFUSED)) if chance.random() < 0.4 else None for _ in range(rows)]
     made = [row(number, chance, reason) for number, reason in enumerate(reasons)]
@@ -139,7 +139,7 @@ def make_run(out: Path, rows: int = 400, seed: int = 3, truth: bool = True) -> R
     counted = [dict(zip(COUNTED.names, (*one, True))) for one in top]
     pq.write_table(pa.Table.from_pylist(counted, COUNTED), out / "entity_counts.parquet")
     summary = summarise(reasons, top, str(out)) | (TRUTH if truth else {})
-    config = {"source": {"uri": "drawn://flags"}, "kb": str(make_kb(out.parent)), "note": HOSTILE}
+    config = {"source": {"uri": "drawn://flags"}, "kb": str(out.parent / "kb"), "note": HOSTILE}
     (out / "config.json").write_text(json.dumps(config))
     return Run(out, summary, config, dataset(out / "labels", LABEL), dataset(out / "rejects", REJECT))
 
@@ -156,12 +156,12 @@ TRUTH = {
 }
 
 
-def make_kb(folder: Path) -> Path:
+def make_kb(folder: Path) -> None:
+    """Build the knowledge base that the config of a run in `folder` names."""
     catalogue = folder / "flags.jsonl"
     lines = [{"id": one, "title": name, "description": f"what {one} is"} for one, name in ENTITIES.items()]
     catalogue.write_text("\n".join(map(json.dumps, lines)))
     build(BuildConfig(out=str(folder / "kb"), catalogues=(str(catalogue),), context=False, workers=1))
-    return folder / "kb"
 
 
 def dataset(folder: Path, schema: pa.Schema) -> ds.Dataset:
@@ -197,7 +197,7 @@ def summarise(reasons: list[Reason | None], top: list[list], out: str) -> dict[s
             "dump_date": "2026-11-02",
             "entities": 612,
             "aliases": 2140,
-            "sources": ["flags.jsonl"],
+            "sources": [FLAGS],
         },
         "models": {"mentions": "spacy:ner@abc", "select": "miniworld-clip@def"},
         "entities": {"labelled": len(top), "cut": 2, "top": top},

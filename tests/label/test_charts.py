@@ -1,0 +1,49 @@
+"""The geometry of the figures."""
+
+import numpy as np
+import pytest
+
+from raylab.label.charts import HEIGHT, WIDTH, lay_out, precision_curve
+from raylab.label.survey import UNIT_EDGES, Histogram
+
+
+def histogram(**values: list[float]) -> Histogram:
+    made = Histogram(np.linspace(0, 1, 11))
+    for name, numbers in values.items():
+        made.add(name, np.array(numbers))
+    return made
+
+
+def test_bars_stack_and_the_tallest_reaches_the_top_line() -> None:
+    chart = lay_out("Score", histogram(right=[0.05, 0.05, 0.95], wrong=[0.05]), 5, "{:.1f}".format)
+    assert chart is not None
+    first = [segment for segment in chart.segments if segment.x < WIDTH / 10]
+    assert [segment.series for segment in first] == ["right", "wrong"]
+    assert first[0].y == pytest.approx(first[1].y + first[1].height)
+    assert first[1].y == pytest.approx(chart.top)
+    assert chart.peak == 3
+    assert chart.legend == [("right", 3), ("wrong", 1)]
+    assert chart.ticks == [(0.0, "0.0"), (WIDTH / 2, "0.5"), (WIDTH, "1.0")]
+    assert all(s.x >= 0 and s.x + s.width <= WIDTH and s.y + s.height <= HEIGHT for s in chart.segments)
+    assert first[0].tip == "0.0 to 0.1: 2 rows, right"
+
+
+def test_nothing_counted_is_no_figure() -> None:
+    assert lay_out("Score", histogram(right=[]), 5, str) is None
+
+
+def test_the_curve_tells_the_precision_of_the_surest_share() -> None:
+    score = Histogram(UNIT_EDGES)
+    score.add("right", np.linspace(0.5, 0.99, 50))
+    score.add("wrong", np.linspace(0.01, 0.49, 50))
+    curve = precision_curve("Precision", score)
+    assert curve is not None
+    assert [label for *_, label, _ in curve.marks] == ["1.000", "0.625", "0.500"]
+    assert "surest 50% of the labels, score from 0.5" in curve.summary
+
+
+def test_a_curve_needs_enough_known_rows() -> None:
+    score = Histogram(UNIT_EDGES)
+    score.add("right", np.linspace(0, 1, 19))
+    score.add("labelled", np.linspace(0, 1, 500))
+    assert precision_curve("Precision", score) is None
