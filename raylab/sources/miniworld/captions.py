@@ -252,15 +252,15 @@ def _elsewhere(entities: Sequence[MiniEntity], rng: random.Random) -> Pieces:
 
 
 CONTENTS = (
-    Content("name and hint", 0.350, "Kenya flag waving against blue sky", _hinted),
-    Content("several names", 0.260, "Quiz: Kenya, Malawi or South Sudan", _several),
+    Content("name and hint", 0.370, "Kenya flag waving against blue sky", _hinted),
+    Content("several names", 0.250, "Quiz: Kenya, Malawi or South Sudan", _several),
     Content("bare name", 0.155, "Kenya coffee mug", _bare),
     Content("among others", 0.080, "Photo: Greg Olsen / Kenya in Lima", _beside),
-    Content("described", 0.055, "Flag of Kenya (national flag)", _described),
+    Content("described", 0.060, "Flag of Kenya (national flag)", _described),
     Content("other language", 0.030, "Drapeau Kenya", _foreign),
-    Content("wrong name", 0.030, "Peru flag sticker", _wrong),
-    Content("no name", 0.030, "DSC_0123.jpg", _nameless),
-    Content("empty", 0.010, "", _empty),
+    Content("wrong name", 0.025, "Peru flag sticker", _wrong),
+    Content("no name", 0.022, "DSC_0123.jpg", _nameless),
+    Content("empty", 0.008, "", _empty),
 )
 """What the captions of pictures with an entity say."""
 

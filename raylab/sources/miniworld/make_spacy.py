@@ -69,6 +69,7 @@ def _split_file_names(nlp: Language) -> None:
     nlp.tokenizer.prefix_search = compile_prefix_regex([*TOKENIZER_PREFIXES, "_"]).search
     nlp.tokenizer.infix_finditer = compile_infix_regex([*TOKENIZER_INFIXES, "[_/]"]).finditer
     nlp.tokenizer.suffix_search = compile_suffix_regex([*TOKENIZER_SUFFIXES, "_"]).search
+    nlp.tokenizer.url_match = None  # it takes a file name for an address and keeps it whole
 
 
 def _tok2vec(config: SpacyConfig) -> dict:

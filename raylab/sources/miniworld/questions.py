@@ -1,7 +1,7 @@
 """Questions about the mini-world's pictures whose answers are entities, after OVEN (arXiv 2302.11154, section 3).
 
-As there, the *entity* split asks what a picture shows, the *query* split asks for one thing in it by where it is or what
-it is on; a picture for training holds no unseen entity, and the answers of the other splits count as seen or unseen.
+As there, the *entity* split asks what a picture shows, the *query* split asks for one thing in it by where it is or
+what it is on. A picture for training holds no unseen entity; the answers of the other splits count as seen or unseen.
 """
 
 from __future__ import annotations
