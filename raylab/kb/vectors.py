@@ -105,14 +105,15 @@ class EntityVectors:
             RaylabError: the vectors have to be computed and the folder cannot be written.
         """
         expected = VectorsInfo(entities.info.fingerprint, encoder.id, encoder.revision, len(entities), encoder.dim)
-        place = Path(folder) / f"{_slug(encoder.id)}-{encoder.revision}"
+        place = Path(folder) / f"{slug(encoder.id)}-{encoder.revision}"
         found = _read(place, expected)
         if found is None:
             found = _compute_once(place, expected, entities, encoder)
         return cls(found)
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """Return a model's id as a part of a file name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()
 
 

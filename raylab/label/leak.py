@@ -15,14 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from raylab.errors import RaylabError
+from raylab.kb.vectors import slug
 from raylab.label.embed import ImageEmbedder
 from raylab.models.clip import ClipEncoder
-from raylab.sources.base import Columns, Source, SourceConfig
+from raylab.sources.base import Columns, Shard, Source, SourceConfig
+from raylab.sources.files import FORMATS
+from raylab.sources.filesystem import File, list_files
 
 logger = logging.getLogger(__name__)
 
 _BLOCK = 65_536
 _READ_ROWS = 512
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class LeakConfig:
     """Which images must not be labelled."""
 
     images: tuple[str, ...] = ()
-    """Evaluation sets: any source URI (captions are not looked at), or a .npy/.npz file of embeddings [n, dim] that the
-    same CLIP made. Empty: no leak control."""
+    """Evaluation sets: any source URI (captions are not looked at), a folder of image files, or a .npy or .npz file of
+    embeddings [n, dim] that the same CLIP made. Empty: no leak control."""
     columns: Columns = field(default_factory=Columns)
     """How those sources' columns are called."""
     cosine: float = 0.95
@@ -99,13 +103,43 @@ def _embedding_file(uri: str, encoder: ClipEncoder) -> np.ndarray:
 
 
 def _embedded_source(config: SourceConfig, encoder: ClipEncoder, cache: Path) -> np.ndarray:
+    images = _list_images(config)
+    digest = hashlib.blake2b("\x1e".join([config.uri, str(config.limits), *images.versions]).encode(), digest_size=8)
+    path = cache / f"evaluation-{slug(encoder.id)}-{encoder.revision}-{digest.hexdigest()}.npy"
+    return _load_or_compute(path, lambda: _embed_all(images, config, encoder))
+
+
+@dataclass(frozen=True)
+class _Images:
+    """An evaluation set before it is read."""
+
+    source: Source
+    versions: list[str]
+    references: Callable[[], Iterator[list[dict]]]
+    """Yields `schema.IMAGE_REF` values, some hundred at a time."""
+
+
+def _list_images(config: SourceConfig) -> _Images:
     from raylab.sources import open_source
 
     source = open_source(config)
-    names = [f"{shard.name}\x1f{shard.version}\x1f{shard.size}" for shard in source.shards()]
-    digest = hashlib.blake2b("\x1e".join([config.uri, str(config.limits), *names]).encode(), digest_size=8)
-    path = cache / f"evaluation-{digest.hexdigest()}.npy"
-    return _load_or_compute(path, lambda: _embed_all(source, config, encoder))
+    files = _bare_image_files(config.uri)
+    if files:
+        refs = [{"uri": file.uri, "offset": 0, "size": file.size} for file in files]
+        return _Images(source, [f"{file.name}\x1f{file.version}" for file in files], lambda: _cut(refs))
+    shards = source.shards()
+    versions = [f"{shard.name}\x1f{shard.version}\x1f{shard.size}" for shard in shards]
+    return _Images(source, versions, lambda: _references(source, shards))
+
+
+def _bare_image_files(uri: str) -> list[File]:
+    """Return the files of a folder or glob of images without any table; a source of pairs has none."""
+    if uri.startswith("miniworld:"):
+        return []
+    files = list_files(uri)
+    tables = tuple(suffix for form in FORMATS for suffix in form.suffixes)
+    has_table = any(file.name.lower().endswith(tables) for file in files)
+    return [] if has_table else [file for file in files if file.name.lower().endswith(_IMAGE_SUFFIXES)]
 
 
 def _load_or_compute(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -124,10 +158,10 @@ def _load_or_compute(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarra
     return np.load(path, allow_pickle=False)
 
 
-def _embed_all(source: Source, config: SourceConfig, encoder: ClipEncoder) -> np.ndarray:
-    embed = ImageEmbedder(source, config.limits, encoder)
+def _embed_all(images: _Images, config: SourceConfig, encoder: ClipEncoder) -> np.ndarray:
+    embed = ImageEmbedder(images.source, config.limits, encoder)
     parts, refused = [], 0
-    for refs in _references(source):
+    for refs in images.references():
         result = embed(refs)
         parts.append(result.vectors[result.usable])
         refused += int((~result.usable).sum())
@@ -138,9 +172,12 @@ def _embed_all(source: Source, config: SourceConfig, encoder: ClipEncoder) -> np
     return vectors
 
 
-def _references(source: Source) -> Iterator[list[dict]]:
+def _references(source: Source, shards: list[Shard]) -> Iterator[list[dict]]:
     """Yield image references. Rows that the source rejects for their caption have images all the same."""
-    for shard in source.shards():
+    for shard in shards:
         for table in source.read(shard):
-            refs = [ref for ref in table["image"].to_pylist() if ref is not None]
-            yield from (refs[start : start + _READ_ROWS] for start in range(0, len(refs), _READ_ROWS))
+            yield from _cut([ref for ref in table["image"].to_pylist() if ref is not None])
+
+
+def _cut(refs: list[dict]) -> Iterator[list[dict]]:
+    return (refs[start : start + _READ_ROWS] for start in range(0, len(refs), _READ_ROWS))

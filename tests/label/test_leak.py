@@ -57,6 +57,16 @@ def test_a_set_is_embedded_once_and_again_when_it_changes(evaluation, tmp_path):
     assert Counting.calls == 2
 
 
+def test_a_folder_of_images_needs_no_table(evaluation, tmp_path):
+    (evaluation / "table.csv").unlink()
+    assert len(build(evaluation, tmp_path / "cache").vectors) == 2
+    assert len(build(f"{evaluation}/r*.png", tmp_path / "cache").vectors) == 1
+
+
+def test_the_mini_world_may_be_a_set(tmp_path):
+    assert len(build("miniworld://?rows=20&seed=3", tmp_path).vectors) == 20
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_embeddings_may_be_given(tmp_path, suffix):
     path = tmp_path / f"vectors{suffix}"
