@@ -4,7 +4,7 @@ import collections
 import io
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from raylab.kb.build import BuildConfig, build
 from raylab.schema import LABEL, REJECT, Reason, row_id
+from raylab.sources.base import Shard
 
 ENTITIES = {
     "Q183": "Germany",
@@ -39,7 +40,13 @@ REFUSED = {
 
 
 class DrawnSource:
-    """Draws a tricolour for each reference; every 50th image is broken, every 50th + 1 is missing."""
+    """Draws a tricolour for each reference; every 50th image is broken, every 50th + 1 is missing. Lists no shards."""
+
+    def shards(self) -> list[Shard]:
+        return []
+
+    def read(self, shard: Shard) -> Iterator[pa.Table]:
+        return iter(())
 
     def image_bytes(self, refs: Sequence[dict]) -> list[bytes | Reason]:
         return [self._draw(ref["offset"]) for ref in refs]
@@ -176,8 +183,14 @@ def summarise(reasons: list[Reason | None], top: list[list], out: str) -> dict[s
         left = remaining - mine.total() - failed
         speed = 1234.5 if name in ("mentions", "select") else 0.0
         rejected = {reason.value: number for reason, number in mine.items()}
-        steps.append({"name": name, "rows_in": remaining, "rows_out": left, "rejected": rejected, "failed": failed})
-        steps[-1] |= {"worker_seconds": 1.5, "rows_per_s": speed}
+        step: dict[str, Any] = {
+            "name": name,
+            "rows_in": remaining,
+            "rows_out": left,
+            "rejected": rejected,
+            "failed": failed,
+        }
+        steps.append(step | {"worker_seconds": 1.5, "rows_per_s": speed})
         remaining = left
     why = collections.Counter(reason.value for reason in reasons if reason)
     failed = why[Reason.STEP_ERROR.value]

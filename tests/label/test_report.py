@@ -15,7 +15,7 @@ from finished_run import HOSTILE, DrawnSource, Run, dataset, make_kb, make_run
 from raylab.errors import RaylabError
 from raylab.label.report import write_report
 from raylab.schema import LABEL, REJECT
-from raylab.sources.base import Limits
+from raylab.sources.base import Limits, Source
 from raylab.storage import Folder
 
 
@@ -42,7 +42,7 @@ class Page(html.parser.HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def report(run: Run, source: object = None) -> str:
+def report(run: Run, source: Source | None = None) -> str:
     write_report(Folder(str(run.out)), run.summary, run.labels, run.rejects, source or DrawnSource(), Limits())
     return (run.out / "report.html").read_text()
 
