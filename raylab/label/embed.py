@@ -15,9 +15,6 @@ from raylab.sources.images import ImageRefused, open_image
 
 Refusal = tuple[Reason, str | None]
 
-_GROUP = 64
-"""Images whose bytes are held at once."""
-
 
 @dataclass(frozen=True)
 class Embedded:
@@ -51,27 +48,29 @@ class ImageEmbedder:
         self._source = source
         self._limits = limits
         self.encoder = encoder
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._ahead = ThreadPoolExecutor(1)
+        self._decoders = ThreadPoolExecutor(threads)
 
     def __call__(self, refs: Sequence[dict | None]) -> Embedded:
         """Embed the images behind `schema.IMAGE_REF` values; null is a missing image."""
         vectors = np.full((len(refs), self.encoder.dim), np.nan, np.float32)
-        reasons: list[Reason | None] = []
-        details: list[str | None] = []
-        for start in range(0, len(refs), _GROUP):
-            found = self._read(refs[start : start + _GROUP])
-            usable = [i for i, item in enumerate(found) if isinstance(item, np.ndarray)]
+        refusals: list[Refusal | None] = []
+        size = self.encoder.batch
+        groups = [refs[start : start + size] for start in range(0, len(refs), size)]
+        for found in self._ahead.map(self._read, groups):  # the next group is read and decoded meanwhile
+            usable = [len(refusals) + i for i, item in enumerate(found) if isinstance(item, np.ndarray)]
             pixels = [item for item in found if isinstance(item, np.ndarray)]
-            vectors[[start + i for i in usable]] = self.encoder.encode_images(pixels)
-            reasons += [item[0] if isinstance(item, tuple) else None for item in found]
-            details += [item[1] if isinstance(item, tuple) else None for item in found]
+            vectors[usable] = self.encoder.encode_images(pixels)
+            refusals += [item if isinstance(item, tuple) else None for item in found]
+        reasons = [refusal and refusal[0] for refusal in refusals]
+        details = [refusal and refusal[1] for refusal in refusals]
         return Embedded(vectors, reasons, details)
 
     def _read(self, refs: Sequence[dict | None]) -> list[np.ndarray | Refusal]:
         present = [ref for ref in refs if ref is not None]
         data = iter(self._source.image_bytes(present))
         answers = [next(data) if ref is not None else Reason.MISSING_IMAGE for ref in refs]
-        return list(self._pool.map(self._decode, answers) if self._pool else map(self._decode, answers))
+        return list(self._decoders.map(self._decode, answers))
 
     def _decode(self, answer: bytes | Reason) -> np.ndarray | Refusal:
         if isinstance(answer, Reason):

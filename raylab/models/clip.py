@@ -47,6 +47,7 @@ class ClipEncoder:
         dim: length of a vector.
         image_side: pixels of the network's input on its longer side: what `open_image` may scale a JPEG down to.
         logit_scale: the model's own inverse temperature, by which its cosines were multiplied in training.
+        batch: images or texts that go through the network at once.
     """
 
     def __init__(self, model: Any, tokenizer: Any, origin: ClipFiles, precision: str, batch: int) -> None:
@@ -60,7 +61,7 @@ class ClipEncoder:
         self.logit_scale = float(model.logit_scale.detach().float().exp())
         self._model = model
         self._tokenizer = tokenizer
-        self._batch = batch
+        self.batch = batch
         self._device = next(model.parameters()).device
         self._dtype = open_clip.get_input_dtype(precision) or torch.float32
         config = PreprocessCfg(**model.visual.preprocess_cfg)
@@ -72,7 +73,7 @@ class ClipEncoder:
             raise TypeError(f"open_clip's transform ends with {type(last).__name__}: this open_clip is not supported")
         self._normalise = last
         self._trims_texts = _may_trim(model)
-        self.dim = int(self._encode_tokens(self._tokenizer(["a"])).shape[1])
+        self.dim = int(self._encode_tokens(tokenizer(["a"])).shape[1])
 
     @classmethod
     def load(
@@ -146,14 +147,14 @@ class ClipEncoder:
             float32 [n, dim], rows of length 1.
 
         Raises:
-            RaylabError: if the network's output is not finite.
+            FloatingPointError: the network's output is not finite.
         """
         import torch
 
         pixels = [image if isinstance(image, np.ndarray) else self.preprocess(image) for image in images]
         parts = []
-        for start in range(0, len(pixels), self._batch):
-            image_BHWC = torch.from_numpy(np.stack(pixels[start : start + self._batch]))
+        for start in range(0, len(pixels), self.batch):
+            image_BHWC = torch.from_numpy(np.stack(pixels[start : start + self.batch]))
             parts.append(self._encode_pixels(image_BHWC))
         return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
 
@@ -164,7 +165,7 @@ class ClipEncoder:
             float32 [n, dim], rows of length 1.
 
         Raises:
-            RaylabError: if the network's output is not finite.
+            FloatingPointError: the network's output is not finite.
         """
         if not texts:
             return np.empty((0, self.dim), np.float32)
@@ -172,8 +173,8 @@ class ClipEncoder:
         # Texts of like length go together, so that the trimmed batches hold little padding.
         order = _lengths(token_NL).argsort().numpy()
         vectors = np.empty((len(texts), self.dim), np.float32)
-        for start in range(0, len(order), self._batch):
-            chosen = order[start : start + self._batch]
+        for start in range(0, len(order), self.batch):
+            chosen = order[start : start + self.batch]
             vectors[chosen] = self._encode_tokens(token_NL[chosen])
         return vectors
 
@@ -205,9 +206,7 @@ class ClipEncoder:
 
         vectors = normalize(feature_BD.float(), dim=-1).cpu().numpy()
         if not np.isfinite(vectors).all():
-            raise RaylabError(
-                f"CLIP {self.id}: embeddings are not finite in {self._dtype}; set precision to bf16 or fp32."
-            )
+            raise FloatingPointError(f"CLIP {self.id}: not finite in {self._dtype}; set precision to bf16 or fp32")
         return vectors
 
 

@@ -54,7 +54,8 @@ def find_clip(name: str, pretrained: str | None) -> ClipFiles:
     """Return the files of an open_clip model, fetching weights that a tag or a hub's name stands for.
 
     Args:
-        name: an architecture, ``hf-hub:owner/model``, a folder with or without ``local-dir:``, or a `package://` address.
+        name: an architecture, ``hf-hub:owner/model``, or a folder: its path with or without ``local-dir:``, or a
+            ``package://`` address.
         pretrained: for an architecture, the tag of its weights or a checkpoint's path; null otherwise.
 
     Raises:

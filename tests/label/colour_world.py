@@ -42,7 +42,7 @@ def make_kb(folder: Path) -> Catalog:
 class ColourEncoder:
     """Embeds an image as its mean colour and a text as the colour that it names, both around grey."""
 
-    id, revision, dim, image_side, logit_scale = "colours", "1", 3, 8, 10.0
+    id, revision, dim, image_side, logit_scale, batch = "colours", "1", 3, 8, 10.0, 16
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image.resize((8, 8)))
