@@ -11,7 +11,7 @@ of English Wikipedia, mapped once a node.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -45,6 +45,7 @@ INT8_SCALE = 254.0
 RECORD = np.dtype([("vector", np.int8, DIMS), ("keywords", np.uint16, KEYWORDS), ("kind", np.uint8)], align=True)
 """All that disambiguation needs of an entity, in one place: one page fault an entity."""
 
+_ARRAYS = ("keys", "idf", "vectors", "commonness", "mean")
 _FORMAT = 1
 _MAX_WORD_BYTES = 32
 
@@ -57,6 +58,8 @@ class Tokens:
     """The text's number, ascending, [tokens]."""
     key: NDArray[np.uint64]
     """A 64-bit hash of the lower-cased word, [tokens]."""
+    lower: NDArray[np.bool_]
+    """The word starts with a small letter of the Latin alphabet, [tokens]."""
 
 
 def tokens(texts: pa.Array | pa.ChunkedArray) -> Tokens:
@@ -78,7 +81,7 @@ def tokens(texts: pa.Array | pa.ChunkedArray) -> Tokens:
     previous[offsets[:-1][offsets[:-1] < len(codes)]] = False
     starts = np.flatnonzero(is_word & ~previous)
     if len(starts) == 0:
-        return Tokens(np.empty(0, np.int64), np.empty(0, np.uint64))
+        return Tokens(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, bool))
     number = np.cumsum(is_word & ~previous) - 1
     word_bytes = np.flatnonzero(is_word)
     place = np.minimum(word_bytes - starts[number[word_bytes]], _MAX_WORD_BYTES - 1)
@@ -86,7 +89,8 @@ def tokens(texts: pa.Array | pa.ChunkedArray) -> Tokens:
     first = np.searchsorted(word_bytes, starts)
     key = np.add.reduceat(mixed, first)
     row = np.searchsorted(offsets, starts, side="right") - 1
-    return Tokens(row, key)
+    initial = codes[starts]
+    return Tokens(row, key, (initial >= ord("a")) & (initial <= ord("z")))
 
 
 def _utf8(texts: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -124,27 +128,23 @@ class Words:
     """The word's number in the space, [words]."""
 
 
+@dataclass(frozen=True, eq=False)
 class ContextSpace:
-    """Word vectors and, once a knowledge base is built, the records of its entities.
+    """Word vectors and, once a knowledge base is built, the records of its entities."""
 
-    Attributes:
-        keys: uint64 [words], ascending: the hashes of the words that have a vector.
-        idf: float32 [words]: ln(entities / entities with the word) in the sample.
-        vectors: float32 [words, DIMS], weighted by idf: a text is the sum of its words.
-        mean: float32 [DIMS]: the mean of the sample's unit vectors, taken off so that unrelated entities score near 0.
-        entities: `RECORD` [entities], memory-mapped; empty before the build wrote it.
-    """
-
-    def __init__(
-        self,
-        keys: NDArray[np.uint64],
-        idf: NDArray[np.float32],
-        vectors: NDArray[np.float32],
-        mean: NDArray[np.float32],
-        entities: NDArray[np.void] | None = None,
-    ) -> None:
-        self.keys, self.idf, self.vectors, self.mean = keys, idf, vectors, mean
-        self.entities = np.empty(0, RECORD) if entities is None else entities
+    keys: NDArray[np.uint64]
+    """[words], ascending: the hashes of the words that have a vector."""
+    idf: NDArray[np.float32]
+    """[words]: ln(entities / entities with the word) in the sample."""
+    vectors: NDArray[np.float32]
+    """[words, DIMS], weighted by idf: a text is the sum of its words."""
+    commonness: NDArray[np.float32]
+    """[words]: how often the word starts with a small letter in definitions, 0..1: "stock" and "candy" are words before
+    they are surnames, "paris" is not."""
+    mean: NDArray[np.float32]
+    """[DIMS]: the mean of the sample's unit vectors, taken off so that unrelated entities score near 0."""
+    entities: NDArray[np.void] = field(default_factory=lambda: np.empty(0, RECORD))
+    """`RECORD` [entities], memory-mapped; empty before the build wrote it."""
 
     @classmethod
     def fit(cls, sample: pa.Table, seed: int = 0) -> ContextSpace:
@@ -176,7 +176,7 @@ class ContextSpace:
             axes[:rank] = randomized_svd(matrix, rank, n_iter=4, random_state=seed)[2]
         vectors = np.ascontiguousarray(axes.T * idf[:, None], np.float32)
         mean = _unit(matrix @ axes.T).mean(0).astype(np.float32)
-        return cls(keys, idf, vectors, mean)
+        return cls(keys, idf, vectors, _commonness(keys, tokens(_definitions(sample))), mean)
 
     def encode_entities(self, batch: pa.Table | pa.RecordBatch) -> NDArray[np.void]:
         """Return the `RECORD` of each `ENTITY` row, shape [rows]."""
@@ -211,6 +211,15 @@ class ContextSpace:
         known = word >= 0
         return Words(len(texts), found.row[known], word[known])
 
+    def common(self, texts: pa.Array) -> NDArray[np.float32]:
+        """Return `commonness` of each text's only word, float32 [texts]; 0 for other texts and unknown words."""
+        found = tokens(texts)
+        single = np.bincount(found.row, minlength=len(texts))[found.row] == 1
+        word = self._number(found.key[single])
+        common = np.zeros(len(texts), np.float32)
+        common[found.row[single]] = np.where(word >= 0, self.commonness[word], 0)
+        return common
+
     def _number(self, key: NDArray[np.uint64]) -> NDArray[np.int64]:
         if not len(self.keys):
             return np.full(len(key), -1, np.int64)
@@ -232,7 +241,7 @@ class ContextSpace:
     def save(self, folder: Path | str) -> None:
         """Write the word vectors into `folder`, which must exist."""
         folder = Path(folder)
-        for name in ("keys", "idf", "vectors", "mean"):
+        for name in _ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
         (folder / "context.json").write_text(json.dumps({"format": _FORMAT, "dims": DIMS, "words": len(self.keys)}))
 
@@ -253,7 +262,7 @@ class ContextSpace:
             meta = json.loads((folder / "context.json").read_text())
             if meta.get("format") != _FORMAT or meta.get("dims") != DIMS:
                 raise RaylabError(f"{folder}: context vectors of another raylab ({meta}): build the KB again.")
-            names = ("keys", "idf", "vectors", "mean", "entities")
+            names = (*_ARRAYS, "entities")
             return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
         except (OSError, ValueError) as error:
             raise RaylabError(f"{folder}: the context vectors cannot be read ({error}): build the KB again.") from error
@@ -282,6 +291,15 @@ def _strings(entities: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
 
 def _join(*parts: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(*parts, " ", null_handling="replace", null_replacement="")
+
+
+def _commonness(keys: NDArray[np.uint64], words: Tokens) -> NDArray[np.float32]:
+    """Return the share of small initials of each word, smoothed: a word seen once says little."""
+    at = np.minimum(np.searchsorted(keys, words.key), max(len(keys) - 1, 0))
+    known = keys[at] == words.key if len(keys) else np.zeros(len(at), bool)
+    total = np.bincount(at[known], minlength=len(keys))
+    small = np.bincount(at[known], words.lower[known], minlength=len(keys))
+    return (small / (total + 1)).astype(np.float32)
 
 
 def _vocabulary(

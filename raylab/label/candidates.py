@@ -8,6 +8,9 @@ Three sources, in this order:
 3. a one-word mention that is part of a longer mention of the same caption ("Simmons" beside "Phil Simmons") may mean
    what the longer one means.
 
+Where the recogniser has not seen a name, a capital tells little in Title Case: of a word that the knowledge base's own
+text writes small ("Stock", "Candy"), owners with a capital get only the part that the text writes large.
+
 A caption whose mentions find nobody is not rejected here: the neighbours step may still bring candidates.
 """
 
@@ -130,14 +133,28 @@ class Candidates:
         surfaces = mentions.field("text")
         alias = self._aliases.lookup(surfaces)
         known = np.flatnonzero(alias >= 0)
-        direct = self._owners(alias[known], known, surfaces.take(pa.array(known)))
+        direct = self._owners(alias[known], known, surfaces.take(pa.array(known)), self._doubt(mentions)[known])
         changed = self._fallbacks(mentions, np.flatnonzero(alias < 0))
         found = concatenate([direct, changed])
         found = self._corefer(mentions, found)
         return found.take(np.lexsort((found.entity, -found.prior, found.mention)))
 
-    def _owners(self, alias: NDArray, mention: NDArray, surfaces: pa.Array) -> Found:
-        """Return the likeliest owners of aliases, priors adjusted to how the mention is written, summing to 1."""
+    def _doubt(self, mentions: Mentioned) -> NDArray[np.float32]:
+        """Return how likely each mention is no name but a common word, 0..1; 0 where the recogniser has seen it."""
+        if self._catalog.context is None:
+            return np.zeros(len(mentions.row), np.float32)
+        seen = pc.not_equal(mentions.field("source"), "alias").to_numpy(zero_copy_only=False)
+        return np.where(seen, np.float32(0), self._catalog.context.common(mentions.field("text")))
+
+    def _owners(self, alias: NDArray, mention: NDArray, surfaces: pa.Array, doubt: NDArray) -> Found:
+        """Return the likeliest owners of aliases; what the writing leaves in doubt is taken off their sum of 1.
+
+        Args:
+            alias: numbers of aliases, [n].
+            mention: numbers of the mentions that they stand for, [n].
+            surfaces: how these are written, [n].
+            doubt: how likely each is a common word, [n].
+        """
         owners = self._aliases.candidates(alias)
         rank = np.arange(owners.indptr[-1]) - np.repeat(owners.indptr[:-1], np.diff(owners.indptr))
         top = np.flatnonzero(rank < self.config.max_per_mention)
@@ -148,7 +165,7 @@ class Candidates:
         mismatch = (case == LOWER_CASE) & ~lower | (case == TITLE_CASE) & lower | (case == UPPER_CASE) & ~upper
         prior = owners.priors[top] * np.where(mismatch, np.float32(self.config.case_mismatch), np.float32(1))
         total = np.bincount(owner, prior, minlength=len(alias))
-        prior = (prior / total[owner]).astype(np.float32)
+        prior = (prior / total[owner] * np.where(lower, 1, 1 - doubt[owner])).astype(np.float32)
         return Found(mention[owner], owners.entity_rows[top], prior, owners.is_partial[top])
 
     def _fallbacks(self, mentions: Mentioned, missing: NDArray[np.int64]) -> Found:
@@ -162,7 +179,8 @@ class Candidates:
         hits = hits[first]
         config = self.config
         weights = np.array([config.last_word_weight if forms[hit][2] else config.fallback_weight for hit in hits])
-        found = self._owners(alias[hits], np.arange(len(hits)), pa.array([forms[hit][1] for hit in hits], pa.string()))
+        written = pa.array([forms[hit][1] for hit in hits], pa.string())
+        found = self._owners(alias[hits], np.arange(len(hits)), written, np.zeros(len(hits)))
         prior = (found.prior * weights[found.mention]).astype(np.float32)
         return Found(missing[at[found.mention]], found.entity, prior, np.ones(len(prior), bool))
 

@@ -37,15 +37,16 @@ STEP = "link"
 class LinkConfig:
     """The weights of disambiguation, fitted by hand on the tuning halves of `bench/linking_quality.py`."""
 
-    prior: float = 1.0
+    prior: float = 1.4
     """Exponent of the prior."""
-    words: float = 1.0
+    words: float = 0.3
     """Weight of the cosine between an entity and the words around the mention."""
-    keywords: float = 0.2
-    """Weight of a shared rare word, times its idf."""
-    coherence: float = 2.0
+    keywords: float = 0.7
+    """Weight of the shared rare words: their idf over the root of the caption's length in words, because a long text
+    shares words with everybody."""
+    coherence: float = 1.6
     """Weight of the cosine between an entity and what the other mentions mean (1/tau in MOFI)."""
-    clash: float = 2.0
+    clash: float = 0.5
     """Log penalty where the recogniser says person and the entity is a place, and the like."""
     rounds: int = 3
     """Times that the mentions look at each other."""
@@ -160,7 +161,8 @@ class Link:
         everywhere, within = context.words(captions), context.words(mentions.text)
         around = context.centre(context.sums(everywhere)[groups.row] - context.sums(within))
         near = np.einsum("md,md->m", vectors, around[groups.group]).astype(np.float64)
-        shared = _shared_idf(context, keywords, groups, everywhere, within)
+        length = np.bincount(everywhere.row, minlength=everywhere.texts)[groups.row[groups.group]]
+        shared = _shared_idf(context, keywords, groups, everywhere, within) / np.sqrt(length + 1)
         return self.config.words * near + self.config.keywords * shared
 
     def _salience(self, groups: Groups, mentions: _GroupMentions, captions: pa.ChunkedArray) -> NDArray[np.float64]:
