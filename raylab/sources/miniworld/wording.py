@@ -288,3 +288,47 @@ PLACES = (
     "Salzburg",
 )
 """Places in no catalogue."""
+
+DETAILS = (
+    ", size M, 100% cotton",
+    " - 24x36 inch, framed",
+    " with free gift box",
+    " for men, women and kids",
+    " for indoor and outdoor use",
+    ", vintage, rare, signed and numbered",
+    " - set of 2, waterproof and UV resistant",
+    " (pack of 12) for car, laptop and bike",
+    " - photo taken with my phone last summer",
+    ", close up view with shallow depth of field",
+    " on a sunny day with a few clouds",
+    " - see more pictures in the gallery below",
+    " - 300 dpi, 4000 x 3000 px, ready to print",
+    " and other things that I found in the attic",
+    ", the best gift for birthdays and Christmas",
+    " - click to enlarge",
+    " as seen on the way home from work",
+    ", handmade in our small workshop since 1987",
+    " 4.5 out of 5 stars based on 212 reviews",
+    " in the old town, early in the morning",
+    " (isolated on white, clipping path included)",
+    ", black and white version also available",
+)
+"""What alt-texts say besides."""
+
+SEARCH_WORDS = (
+    "gift",
+    "decor",
+    "wall art",
+    "poster",
+    "art print",
+    "vintage",
+    "travel",
+    "souvenir",
+    "download",
+    "svg",
+    "clipart",
+    "printable",
+    "cheap",
+    "home decor",
+)
+"""What shops list so as to be found."""

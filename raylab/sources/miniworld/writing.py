@@ -10,6 +10,8 @@ from functools import lru_cache
 from string import Formatter
 from typing import NamedTuple
 
+from raylab.sources.miniworld import wording
+
 
 class Name(NamedTuple):
     """A name inside a caption that is being put together."""
@@ -93,6 +95,20 @@ def _each(pieces: Pieces, change: Callable[[str], str]) -> Pieces:
 
 def _as_is(pieces: Pieces, rng: random.Random) -> Pieces:
     return pieces
+
+
+def _details(pieces: Pieces, rng: random.Random) -> Pieces:
+    """Add what a seller or a diarist says besides: the bulk of a long alt-text."""
+    return [*pieces, *rng.sample(wording.DETAILS, rng.choice((1, 1, 2)))]
+
+
+def _search_words(pieces: Pieces, rng: random.Random) -> Pieces:
+    """Add a list of search words, some of them with the first name in the caption."""
+    name = next((piece for piece in pieces if isinstance(piece, Name)), None)
+    listed: Pieces = list(pieces)
+    for word in rng.sample(wording.SEARCH_WORDS, rng.randrange(3, 7)):
+        listed += [", ", name, f" {word}"] if name and rng.random() < 0.4 else [f", {word}"]
+    return listed
 
 
 def _lower(pieces: Pieces, rng: random.Random) -> Pieces:
@@ -228,7 +244,8 @@ def _mistype(text: str, rng: random.Random) -> str:
 
 
 WRITINGS = (
-    Writing("as is", 0.665, "Central Hall Clock Tower", _as_is),
+    Writing("as is", 0.455, "Central Hall Clock Tower", _as_is),
+    Writing("details", 0.200, "Buy Superman Red T-Shirt Size 3 100% cotton George", _details),
     Writing("site's name", 0.060, "The hillside town of Lindos, Rhodes | Hello Victoria", _site),
     Writing("lower case", 0.055, "bag usa flag bag", _lower),
     Writing("stock photo", 0.046, "Georgia waving flag against blue sky — Stock Photo #11031981", _stock),
@@ -237,6 +254,12 @@ WRITINGS = (
     Writing("shop talk", 0.030, "Clearance Argentina Flag (2400mm x 1200mm)", _shop),
     Writing("file name", 0.020, "lavender-linen-rentals-in-los-angeles", _file_name),
     Writing("capitals", 0.015, "GERMANY VS SPAIN VS UNITED KINGDOM VS ARGENTINA [FAMOUS WOMEN] BEAUTY", _capitals),
+    Writing(
+        "search words",
+        0.010,
+        "Vintage,Poster,of,Mexico,Tourism,poster,travel,new mexico, new mexico map, new mexico poster",
+        _search_words,
+    ),
     Writing("typing error", 0.015, "BEACH LOVE TAPESTRY COLELCTION", _typo),
     Writing("cut short", 0.009, "stressed woman with computer - business, office, school and...", _cut),
     Writing("markup", 0.005, "Danny Stowell &amp; Kate Moore at UK Open 2009", _markup),
