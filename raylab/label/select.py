@@ -20,6 +20,7 @@ from raylab.models.clip import ClipConfig
 from raylab.schema import Reason, alive, reject, set_column
 
 STEP = "select"
+_PAIRS = 4096
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Select:
         batch = note_model(batch, STEP, self._model)
         flat = flat_candidates(batch)
         pairs = Pairs.of(flat, seen, self._catalog, batch.num_rows)
-        cosine = (vectors[pairs.image] * self._vectors.gather(pairs.entity)).sum(axis=1)
+        cosine = self._cosine(vectors, pairs)
         scores = score_candidates(
             cosine,
             pairs.image,
@@ -115,6 +116,15 @@ class Select:
         result = self._images(batch["image"].take(pa.array(rows)).to_pylist())
         batch = _reject_rows(batch, rows, result.reasons, result.details)
         return batch, rows[result.usable], result.vectors[result.usable]
+
+    def _cosine(self, vectors: np.ndarray, pairs: Pairs) -> np.ndarray:
+        """Return float32 [p]; some thousand pairs at a time, since each takes two vectors."""
+        cosine = np.empty(len(pairs.image), np.float32)
+        for start in range(0, len(cosine), _PAIRS):
+            part = slice(start, start + _PAIRS)
+            entity = self._vectors.gather(pairs.entity[part])
+            cosine[part] = np.einsum("pd,pd->p", vectors[pairs.image[part]], entity)
+        return cosine
 
     def _background(self, vectors: np.ndarray, pairs: Pairs) -> np.ndarray:
         order = np.searchsorted(self._distractor_rows, pairs.entity)
