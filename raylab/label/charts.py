@@ -42,6 +42,8 @@ class Chart:
     """Rows in the tallest bar, which reaches the top line."""
     legend: list[tuple[str, int]]
     """Series and their totals, in the order of the stack from below."""
+    threshold: tuple[float, str] | None
+    """Position along x of the threshold that a row had to reach, and its value."""
 
     top: float = _TOP
     base: float = HEIGHT - _BOTTOM
@@ -63,7 +65,13 @@ class Curve:
 
 
 def lay_out(
-    title: str, histogram: Histogram, every: int, text: Callable[[float], str], unit: str = "rows"
+    title: str,
+    histogram: Histogram,
+    every: int,
+    text: Callable[[float], str],
+    *,
+    unit: str = "rows",
+    threshold: float | None = None,
 ) -> Chart | None:
     """Return the chart of `histogram`, its series stacked; None where it has counted nothing.
 
@@ -73,6 +81,7 @@ def lay_out(
         every: how many bins lie between two labels on the axis.
         text: writes an edge as a label.
         unit: what is counted, for the tips.
+        threshold: a value to mark on the axis.
     """
     stacked = [(name, histogram.series[name]) for name in _STACK if name in histogram.series]
     stacked = [(name, counts) for name, counts in stacked if counts.sum()]
@@ -95,7 +104,11 @@ def lay_out(
     legend = [(name, int(counts.sum())) for name, counts in stacked]
     words = "; ".join(f"{total:,} {unit} {name}" for name, total in legend)
     summary = f"{title}: {words}; half of all lie below {text(histogram.quantile(0.5))}"
-    return Chart(title, summary, [s for s in segments if s.height > 0], places, peak, legend)
+    mark = None
+    if threshold is not None:
+        mark = float(np.interp(threshold, edges, np.arange(len(edges)))) * step, text(threshold)
+        summary += f"; rows need {mark[1]}"
+    return Chart(title, summary, [s for s in segments if s.height > 0], places, peak, legend, mark)
 
 
 def precision_curve(title: str, score: Histogram) -> Curve | None:

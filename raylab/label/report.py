@@ -107,7 +107,7 @@ def render_report(
     return template.render(
         summary=summary,
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),
-        charts=[asdict(chart) for chart in _charts(found, entity_counts)],
+        charts=[asdict(chart) for chart in _charts(found, entity_counts, config.get("select", {}))],
         curve=precision_curve("Precision of the surest labels", found.score),
         exhibits=[_exhibit(group, samples) for group in _in_order(found.groups, summary)],
         top=top,
@@ -164,7 +164,7 @@ def _exhibit(group: Group, samples: dict[str, Sample]) -> Exhibit:
     return Exhibit(f"rows-{group.step or 'labelled'}-{group.decision}", title, note, group.total, shown)
 
 
-def _charts(found: Survey, entity_counts: pa.Table) -> list[Chart]:
+def _charts(found: Survey, entity_counts: pa.Table, select: dict[str, Any]) -> list[Chart]:
     def unit(edge: float) -> str:
         return f"{edge:.3g}"
 
@@ -172,10 +172,12 @@ def _charts(found: Survey, entity_counts: pa.Table) -> list[Chart]:
     images.add("kept", entity_counts.filter(entity_counts["kept"])["images"])
     images.add("cut", entity_counts.filter(pc.invert(entity_counts["kept"]))["images"])
     charts = [
-        lay_out("Score of the image against the entity", found.score.coarse(25), 10, unit),
-        lay_out("Margin to the runner-up", found.margin.coarse(25), 10, unit),
+        lay_out(
+            "Score of the image against the entity", found.score.coarse(25), 10, unit, threshold=select.get("min_score")
+        ),
+        lay_out("Margin to the runner-up", found.margin.coarse(25), 10, unit, threshold=select.get("min_margin")),
         lay_out("Score from the text alone", found.link_score.coarse(25), 10, unit),
         lay_out("Characters in a caption", found.caption_chars, 3, formats.count),
-        lay_out("Images of an entity", images, 3, formats.count, "entities"),
+        lay_out("Images of an entity", images, 3, formats.count, unit="entities"),
     ]
     return [chart for chart in charts if chart is not None]

@@ -146,7 +146,8 @@ def make_run(out: Path, rows: int = 400, seed: int = 3, truth: bool = True) -> R
     counted = [dict(zip(COUNTED.names, (*one, True))) for one in top]
     pq.write_table(pa.Table.from_pylist(counted, COUNTED), out / "entity_counts.parquet")
     summary = summarise(reasons, top, str(out)) | (TRUTH if truth else {})
-    config = {"source": {"uri": "drawn://flags"}, "kb": str(out.parent / "kb"), "note": HOSTILE}
+    config: dict[str, Any] = {"source": {"uri": "drawn://flags"}, "kb": str(out.parent / "kb"), "note": HOSTILE}
+    config |= {"select": {"min_score": 0.3, "min_margin": 0.1}}
     (out / "config.json").write_text(json.dumps(config))
     return Run(out, summary, config, dataset(out / "labels", LABEL), dataset(out / "rejects", REJECT))
 

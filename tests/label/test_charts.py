@@ -28,6 +28,13 @@ def test_bars_stack_and_the_tallest_reaches_the_top_line() -> None:
     assert first[0].tip == "0.0 to 0.1: 2 rows, right"
 
 
+def test_a_threshold_stands_where_its_value_lies() -> None:
+    chart = lay_out("Score", histogram(right=[0.5]), 5, "{:.2f}".format, threshold=0.25)
+    assert chart is not None
+    assert chart.threshold == (pytest.approx(WIDTH / 4), "0.25")
+    assert "rows need 0.25" in chart.summary
+
+
 def test_nothing_counted_is_no_figure() -> None:
     assert lay_out("Score", histogram(right=[]), 5, str) is None
 
