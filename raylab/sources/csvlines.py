@@ -8,6 +8,7 @@ its first line alone, and reading goes on with the second.
 from __future__ import annotations
 
 import csv
+import io
 from collections import deque
 from collections.abc import Iterator
 from typing import IO
@@ -26,10 +27,11 @@ MAX_ROW_CHARS = 16 * 2**20
 
 def read_lines(stream: IO[bytes]) -> Iterator[bytes]:
     """Yield the lines of `stream`; of one above the cap, its first `MAX_LINE_BYTES` + 1 bytes."""
-    while line := stream.readline(MAX_LINE_BYTES + 1):
+    buffered = io.BufferedReader(stream, 2**20)  # type: ignore[type-var]  # fsspec's own readline has no limit
+    while line := buffered.readline(MAX_LINE_BYTES + 1):
         rest = line
         while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
-            rest = stream.readline(MAX_LINE_BYTES + 1)
+            rest = buffered.readline(MAX_LINE_BYTES + 1)
         yield line
 
 

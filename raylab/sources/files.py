@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import pyarrow as pa
 
@@ -13,7 +14,7 @@ from raylab.errors import RaylabError
 from raylab.schema import Reason
 from raylab.sources import parquet, tabular, webdataset
 from raylab.sources.base import Shard, SourceConfig
-from raylab.sources.filesystem import File, absolute, list_files, read_ranges
+from raylab.sources.filesystem import File, absolute, file_name, list_files, read_ranges
 from raylab.sources.rows import Record, make_tables
 
 LISTING_THREADS = 16
@@ -68,12 +69,14 @@ class FileSource:
         """
         form, files = _of_one_format(list_files(self.config.uri), self.config.uri)
         with ThreadPoolExecutor(LISTING_THREADS) as threads:
-            shards = threads.map(lambda file: form.list_shards(file, self.config), files)
-            return [shard for group in shards for shard in group]
+            try:
+                return list(chain.from_iterable(threads.map(lambda file: form.list_shards(file, self.config), files)))
+            except PermissionError as error:
+                raise RaylabError(f"{self.config.uri}: no access: {error}") from error
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """Yield `PAIR` tables of at most `chunk_rows` rows, in file order."""
-        form = _format_of(shard.name.partition("#")[0])
+        form = _format_of(file_name(shard.name))
         if form is None:
             raise RaylabError(f"{shard.uri}: not a kind of file that raylab reads.")
         return make_tables(form.read_records(shard, self.config), shard, self.config)
@@ -113,7 +116,9 @@ class FileSource:
 def _checked(data: bytes | Exception, size: int, limit: int) -> bytes | Reason:
     if isinstance(data, FileNotFoundError):
         return Reason.MISSING_IMAGE
-    if isinstance(data, Exception) or 0 < len(data) < size:
+    if isinstance(data, Exception) and not isinstance(data, OSError):
+        raise data  # no credentials, a bug: not the image's fault
+    if isinstance(data, OSError) or 0 < len(data) < size:
         return Reason.IMAGE_UNREADABLE
     if len(data) > limit:
         return Reason.IMAGE_TOO_MANY_BYTES

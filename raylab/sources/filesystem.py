@@ -6,6 +6,9 @@ pyarrow's built-in filesystem for that scheme takes over. Local files are named 
 
 from __future__ import annotations
 
+import io
+import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +17,7 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 
 from raylab.errors import RaylabError
@@ -28,6 +32,7 @@ IO_ERRORS = (OSError, ImportError, ValueError, pa.ArrowException)
 """What the filesystem libraries raise for a file that is not there, not readable or not addressable."""
 
 _GLOB = "*?["
+_READ_AHEAD = 2**20
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,26 @@ def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def _open_arrow_filesystem(uri: str, cause: Exception) -> tuple[fsspec.AbstractFileSystem, str]:
-    from fsspec.implementations.arrow import ArrowFSWrapper
     from pyarrow.fs import FileSystem
 
     try:
         filesystem, path = FileSystem.from_uri(uri)
     except (pa.ArrowException, ValueError, OSError, TypeError) as error:
         raise RaylabError(f"No filesystem can open {uri!r}: fsspec says: {cause}; pyarrow says: {error}") from cause
-    return ArrowFSWrapper(filesystem), path
+    return _ArrowFilesystem(filesystem), path
+
+
+class _ArrowFilesystem(ArrowFSWrapper):
+    """A pyarrow filesystem as fsspec's, with reads ahead for readers that take small steps, such as tarfile."""
+
+    cachable = False
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        return io.BufferedReader(super()._open(path, mode, **kwargs), _READ_AHEAD)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        # the parent opens a stream without seek() for ranges from 0, and then seeks (fsspec 2026.9)
+        return super().cat_file(path, start, end, seekable=True, **kwargs)
 
 
 def list_files(uri: str) -> list[File]:
@@ -80,14 +97,33 @@ def list_files(uri: str) -> list[File]:
     """
     filesystem, path = open_filesystem(uri)
     try:
+        filesystem.invalidate_cache()
         found, root = _find(filesystem, path)
-    except IO_ERRORS as error:
+    except Exception as error:  # each filesystem package has exceptions of its own; for the user they are one thing
         raise RaylabError(f"{uri}: cannot be listed: {type(error).__name__}: {error}") from error
     files = [_file(filesystem, info, root) for info in found if info["type"] == "file"]
-    files = [file for file in files if not any(part[0] in "._" for part in PurePosixPath(file.name).parts)]
+    if len(files) != 1 or files[0].uri != address(filesystem, path):
+        files = [file for file in files if not any(part[0] in "._" for part in PurePosixPath(file.name).parts)]
     if not files:
         raise RaylabError(f"{uri}: no such file, or a folder or glob without files. Check the path.")
+    for file in files:
+        if not is_utf8(file.name):
+            raise RaylabError(f"{file.uri!r}: a file name that is not UTF-8. Rename the file.")
     return sorted(files, key=lambda file: file.name)
+
+
+def is_utf8(text: str) -> bool:
+    """Tell whether `text` can be written as UTF-8: no lone surrogates, which stand for undecodable bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def file_name(shard_name: str) -> str:
+    """Return the name of a shard's file: without the ``#first-last`` of a part."""
+    return re.sub(r"#\d+-\d+$", "", shard_name)
 
 
 def _find(filesystem: fsspec.AbstractFileSystem, path: str) -> tuple[list[dict[str, Any]], str]:
@@ -214,31 +250,17 @@ def resolve_inside(path: str, table_uri: str, root: str) -> str | None:
         table_uri: the table's address.
         root: the source's root, see `list_files`.
     """
-    scheme, separator, rest = root.partition("://")
-    prefix = scheme + separator if separator else ""
-    folder = (rest if separator else root).rstrip("/")
+    prefix = root[: root.index("://") + 3] if "://" in root else ""
+    folder = root.removeprefix(prefix).rstrip("/")
+    path = path if prefix else path.removeprefix("file://")
     if "://" in path:
         if not prefix or not path.startswith(prefix):
             return None
-        path = "/" + path[len(prefix) :].lstrip("/") if folder.startswith("/") else path[len(prefix) :]
+        path = path.removeprefix(prefix)
     elif not path.startswith("/"):
         path = f"{table_uri.removeprefix(prefix).rpartition('/')[0]}/{path}"
-    full = _normalise(path)
-    inside = full is not None and full.startswith(folder + "/")
-    return prefix + str(full) if inside else None
-
-
-def _normalise(path: str) -> str | None:
-    """Resolve ``.`` and ``..`` without looking at any disk; None where the path climbs above its start."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            if not parts or not parts[-1]:
-                return None
-            parts.pop()
-        elif part not in (".", "") or not parts:
-            parts.append(part)
-    return "/".join(parts)
+    full = posixpath.normpath(path)
+    return prefix + full if full.startswith(folder + "/") else None
 
 
 def absolute(uri: str) -> str:

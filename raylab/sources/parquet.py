@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from raylab.errors import RaylabError
 from raylab.schema import Reason
 from raylab.sources.base import Columns, Shard, SourceConfig
-from raylab.sources.filesystem import IO_ERRORS, File, open_file
+from raylab.sources.filesystem import IO_ERRORS, File, file_name, open_file
 from raylab.sources.rows import ImageRef, Record, Refusal, as_key, image_in_file, missing_column
 
 SUFFIXES = (".parquet", ".pq")
@@ -50,6 +50,8 @@ def list_shards(file: File, config: SourceConfig) -> list[Shard]:
         with open_file(file.uri) as stream:
             footer = pq.ParquetFile(stream)
             schema, metadata = footer.schema_arrow, footer.metadata
+    except PermissionError:
+        raise
     except IO_ERRORS:
         return [whole]
     check_columns(schema, config.columns, file.uri)
@@ -120,7 +122,7 @@ def read_records(shard: Shard, config: SourceConfig) -> Iterator[Record]:
     """Yield one record a row; the image column is read only where it holds paths."""
     if not shard.size:
         return
-    run = shard.name.partition("#")[2]
+    run = shard.name.removeprefix(file_name(shard.name)).removeprefix("#")
     with open_file(shard.uri) as stream:
         file = pq.ParquetFile(stream)
         check_columns(file.schema_arrow, config.columns, shard.uri)

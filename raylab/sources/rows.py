@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from raylab.errors import RaylabError
+from raylab.errors import RaylabError, nearest
 from raylab.schema import IMAGE_REF, PAIR, Reason, row_id
 from raylab.sources.base import Limits, Shard, SourceConfig
+from raylab.sources.filesystem import file_name, is_utf8, resolve_inside
 
 STEP = "source"
 """What `reject_step` says of rows that a source refuses."""
@@ -38,6 +39,8 @@ class Record:
     licence: str | None = None
     problem: Refusal | None = None
     """What the format itself found wrong."""
+    truth: Sequence[str] | None = None
+    """Ids of the entities in the picture, where the source knows them."""
 
 
 def make_tables(records: Iterable[Record], shard: Shard, config: SourceConfig) -> Iterator[pa.Table]:
@@ -72,7 +75,7 @@ def _one_row_per_caption(record: Record) -> Iterator[Record]:
         return
     for index, caption in enumerate(record.caption or [None]):
         key = f"{record.key}#{index}" if index else record.key
-        yield Record(key, caption, record.image, record.url, record.licence, record.problem)
+        yield replace(record, key=key, caption=caption)
 
 
 class _Rows:
@@ -107,6 +110,7 @@ class _Rows:
                 None if reason is None else STEP,
                 None if reason is None else reason.value,
                 None if detail is None else as_text(detail[:500]),
+                record.truth,
             )
         )
         self.total += 1
@@ -124,17 +128,16 @@ class _Rows:
 
     def take(self) -> pa.Table:
         """Return the collected rows as a table and start anew."""
-        ids, keys, urls, licences, captions, images, steps, reasons, details = zip(*self._rows)
+        ids, keys, urls, licences, captions, images, steps, reasons, details, truths = zip(*self._rows)
         count = len(self._rows)
         self._rows = []
         columns = {
             "row_id": ids, "key": keys, "url": urls, "licence": licences, "caption": captions,
-            "reject_step": steps, "reject_reason": reasons, "reject_detail": details,
+            "reject_step": steps, "reject_reason": reasons, "reject_detail": details, "truth": truths,
         }  # fmt: skip
         arrays = {name: pa.array(values, PAIR.field(name).type) for name, values in columns.items()}
         arrays["shard"] = pa.array([self._shard.name] * count, pa.string())
         arrays["image"] = _image_array(images)
-        arrays["truth"] = pa.nulls(count, PAIR.field("truth").type)
         return pa.table([arrays[name] for name in PAIR.names], schema=PAIR)
 
 
@@ -190,13 +193,11 @@ def image_in_file(value: object, shard: Shard) -> tuple[ImageRef | None, Refusal
         value: the cell.
         shard: of the table; its `uri` ends with the table's name, and what stands before is the source's root.
     """
-    from raylab.sources.filesystem import resolve_inside
-
     if not isinstance(value, str) or not value:
         return None, None
-    if "\0" in value:
-        return None, (Reason.MISSING_IMAGE, "the image's path holds a NUL")
-    uri = resolve_inside(value, shard.uri, shard.uri.removesuffix(shard.name.partition("#")[0]))
+    if "\0" in value or not is_utf8(value):
+        return None, (Reason.MISSING_IMAGE, f"no path: {value[:200]!r}")
+    uri = resolve_inside(value, shard.uri, shard.uri.removesuffix(file_name(shard.name)))
     if uri is None:
         return None, (
             Reason.MISSING_IMAGE,
@@ -207,8 +208,6 @@ def image_in_file(value: object, shard: Shard) -> tuple[ImageRef | None, Refusal
 
 def missing_column(uri: str, name: str, present: Iterable[str], option: str) -> RaylabError:
     """Return the error for a column that is not there, with those that are."""
-    from raylab.errors import nearest
-
     names = list(present)
     hint = nearest(name, names)
     return RaylabError(

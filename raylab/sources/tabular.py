@@ -40,6 +40,8 @@ def list_shards(file: File, config: SourceConfig) -> list[Shard]:
     shard = Shard(name=file.name, uri=file.uri, version=file.version, size=file.size)
     try:
         present = _columns(shard) if file.size else []
+    except PermissionError:
+        raise
     except (*IO_ERRORS, EOFError):
         present = []  # read() says what is wrong with the file
     if present:
