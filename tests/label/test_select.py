@@ -1,14 +1,19 @@
+import pickle
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from colour_world import ColourEncoder, MemorySource, candidate, make_kb, make_rows, picture
 
+from raylab.errors import RaylabError
 from raylab.kb.vectors import EntityVectors
 from raylab.label.embed import ImageEmbedder
 from raylab.label.leak import LeakConfig, LeakGuard
 from raylab.label.select import Select, SelectConfig, draw_distractors
-from raylab.schema import FLOW, Reason, reject
-from raylab.sources.base import Limits
+from raylab.label.step import StepContext
+from raylab.models.clip import ClipConfig
+from raylab.schema import FLOW, Reason, reject, set_column
+from raylab.sources.base import Limits, SourceConfig
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +144,28 @@ def test_a_picture_of_the_evaluation_set_is_not_labelled(make_step):
 def test_without_leak_control_no_cosine_is_claimed(make_step):
     step, _ = make_step([picture("red")])
     assert one(step, candidates=[candidate("red")])["leak_cosine"] is None
+
+
+def test_it_is_built_from_a_context_and_leaves_the_entity_vectors_beside_the_knowledge_base(tiny_clip, tmp_path):
+    kb = make_kb(tmp_path)
+    context = StepContext(str(kb.path), SourceConfig("miniworld://?rows=3&seed=1"))
+    config = SelectConfig(clip=ClipConfig(str(tiny_clip), None), min_score=0, min_margin=0)
+    assert pickle.loads(pickle.dumps(config)) == config
+    step = config.build(context)
+    rows = make_rows({"candidates": [candidate("red"), candidate("blue")]})
+    image = pa.array([{"uri": "miniworld://?seed=1", "offset": 0, "size": -1}], FLOW.field("image").type)
+    (row,) = step(set_column(rows, "image", image)).to_pylist()
+    assert row["entity_id"] in {"c:red", "c:blue"} and row["reject_reason"] is None
+    assert row["models"][0][1].startswith("tiny-clip@")
+    (place,) = (kb.path / "vectors").iterdir()
+    written = (place / "vectors.npy").stat().st_mtime_ns
+    config.build(context)
+    assert (place / "vectors.npy").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("missing", ["kb", "clip"])
+def test_what_is_missing_is_one_clear_error(missing, kb, tiny_clip, tmp_path):
+    folders = {"kb": kb.path, "clip": tiny_clip} | {missing: tmp_path / "nowhere"}
+    config = SelectConfig(clip=ClipConfig(str(folders["clip"]), None))
+    with pytest.raises(RaylabError, match="nowhere"):
+        config.build(StepContext(str(folders["kb"]), SourceConfig("miniworld://?rows=3")))
