@@ -176,7 +176,7 @@ def _sample(row: dict, thumbnail: Thumbnail, entities: Mapping[str, Named]) -> S
         row=row,
         entity=None if entity is None else entities.get(entity, Named(row["entity_name"] or entity)),
         thumbnail=thumbnail,
-        caption=mark_mentions(row["caption"] or "", row["mentions"] or []),
+        caption=mark_mentions(row["caption"], row["mentions"] or []) if (row["caption"] or "").strip() else [],
         candidates=candidates[:CANDIDATES_SHOWN],
         more_candidates=max(0, len(candidates) - CANDIDATES_SHOWN),
         truth=None if truth is None else [entities.get(one, Named(one)).title for one in truth],
@@ -186,7 +186,7 @@ def _sample(row: dict, thumbnail: Thumbnail, entities: Mapping[str, Named]) -> S
 
 
 def _candidates(row: dict, entities: Mapping[str, Named]) -> list[Candidate]:
-    """Return the row's candidates, the chosen one first, then by the latest score that they have."""
+    """Return the row's candidates, an entity once, the chosen one first, then by the latest score that they have."""
     mentions, truth = row["mentions"] or [], row["truth"] or []
 
     def via(number: int | None) -> str:
@@ -212,7 +212,8 @@ def _candidates(row: dict, entities: Mapping[str, Named]) -> list[Candidate]:
         )
         for one in row["candidates"] or []
     ]
-    return sorted(lines, key=lambda one: (not one.chosen, -(one.image_score or 0), -(one.link_score or 0)))
+    lines.sort(key=lambda one: (not one.chosen, -(one.image_score or 0), -(one.link_score or 0)))
+    return list({one.entity_id: one for one in reversed(lines)}.values())[::-1]
 
 
 def mark_mentions(caption: str, mentions: Sequence[dict], shown: int = CAPTION_SHOWN) -> list[tuple[str, bool]]:

@@ -2,13 +2,24 @@
 
 import base64
 import io
+import random
 
+import finished_run
 from finished_run import DrawnSource
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from raylab.label.samples import CAPTION_SHOWN, THUMBNAIL_SIDE, make_thumbnails, mark_mentions
+from raylab.label.samples import (
+    CANDIDATES_SHOWN,
+    CAPTION_SHOWN,
+    THUMBNAIL_SIDE,
+    Named,
+    Sample,
+    make_samples,
+    make_thumbnails,
+    mark_mentions,
+)
 from raylab.sources.base import Limits
 
 SPANS = st.lists(st.tuples(st.integers(-3, 500), st.integers(-3, 500)), max_size=5)
@@ -55,3 +66,40 @@ def test_quality_gives_way_to_the_budget() -> None:
     refs = [{"uri": "drawn://", "offset": number, "size": -1} for number in range(2, 12)]
     rich, poor = (make_thumbnails(refs, DrawnSource(), Limits(), budget) for budget in (10**6, 5 * 10**4))
     assert sum(len(one.uri or "") for one in poor) < 0.7 * sum(len(one.uri or "") for one in rich)
+
+
+def sample_of(**changed: object) -> Sample:
+    row = finished_run.row(3, random.Random(3), None) | changed
+    return make_samples([row], DrawnSource(), Limits(), {"Q230": Named("Georgia", "country")})[row["row_id"]]
+
+
+def test_an_entity_is_one_line_however_many_mentions_led_to_it() -> None:
+    line = finished_run.row(3, random.Random(3), None)["candidates"][0]
+    twice = [line | {"entity_id": "Q230", "link_score": 0.1}, line | {"entity_id": "Q1"}, line | {"entity_id": "Q230"}]
+    lines = sample_of(candidates=twice, entity_id="Q1").candidates
+    assert [(one.entity_id, one.chosen) for one in lines] == [("Q1", True), ("Q230", False)]
+    assert lines[1].link_score == line["link_score"]
+    assert lines[1].entity == Named("Georgia", "country")
+
+
+def test_many_candidates_are_counted_and_not_all_shown() -> None:
+    line = finished_run.row(3, random.Random(3), None)["candidates"][0]
+    sample = sample_of(candidates=[line | {"entity_id": f"Q{number}"} for number in range(12)])
+    assert (len(sample.candidates), sample.more_candidates) == (CANDIDATES_SHOWN, 12 - CANDIDATES_SHOWN)
+
+
+def test_a_label_is_right_wrong_or_not_known() -> None:
+    assert sample_of(entity_id="Q230", truth=["Q1", "Q230"]).right is True
+    assert sample_of(entity_id="Q230", truth=[]).right is False
+    assert sample_of(entity_id="Q230", truth=None).right is None
+    assert sample_of(entity_id="Q230", truth=["Q1"], reject_reason="low_score").right is None
+
+
+def test_only_plain_web_addresses_become_links() -> None:
+    assert sample_of(url="https://shop.example/1").link == "https://shop.example/1"
+    for url in ("javascript:alert(1)", "data:text/html,x", "//x", "", None):
+        assert sample_of(url=url).link is None
+
+
+def test_a_blank_caption_is_no_caption() -> None:
+    assert sample_of(caption=" \t ").caption == sample_of(caption=None).caption == []
