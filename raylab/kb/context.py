@@ -32,17 +32,19 @@ MAX_WORDS = 60_000
 NO_WORD = np.uint16(2**16 - 1)
 """Fills up the keywords of an entity with a short description."""
 MIN_WORD_ENTITIES = 3
-"""A word is learned from at least this many entities of the sample."""
+"""A word is learned from at least this many entities of the sample, so that names and typos do not fill the table."""
+SMALL_SAMPLE = 10_000
+"""Samples up to this size have room for every word."""
 SUMMARY_CHARS = 240
 """The first sentence or two of a summary define; the rest tells stories."""
 MAX_TYPES = 12
 """The nearest types say more than the far ends of the subclass chain."""
 TYPE_WEIGHT = 0.3
 """Of a type against a word. At 1 every German classicist is the same; at 0 the space forgets what it knows of kinds."""
-INT8_SCALE = 254.0
-"""Unit vectors of 64 dims rarely hold a component beyond 0.5, so that half the unit range gets all the int8 steps."""
+INT8_SCALE = 127.0
+"""Steps of a component of 1; the rounding turns a vector of 64 dims by a degree."""
 
-RECORD = np.dtype([("vector", np.int8, DIMS), ("keywords", np.uint16, KEYWORDS), ("kind", np.uint8)], align=True)
+RECORD = np.dtype([("vector", np.int8, DIMS), ("keywords", np.uint16, KEYWORDS), ("kind", np.uint16)])
 """All that disambiguation needs of an entity, in one place: one page fault an entity."""
 
 _ARRAYS = ("keys", "idf", "vectors", "commonness", "mean")
@@ -183,7 +185,7 @@ class ContextSpace:
         records = np.zeros(batch.num_rows, RECORD)
         types = self.sums(self.words(_type_texts(batch)))
         sums = self.sums(self.words(_texts(batch))) + np.float32(TYPE_WEIGHT) * types
-        records["vector"] = np.clip(np.rint(self.centre(sums) * INT8_SCALE), -127, 127)
+        records["vector"] = np.rint(self.centre(sums) * INT8_SCALE)
         records["keywords"] = self._keywords(_definitions(batch))
         records["kind"] = kinds_of(batch["types"])
         return records
@@ -308,7 +310,7 @@ def _vocabulary(
     """Return the kept words' keys (ascending), each token's word number (-1: not kept), texts that hold each word."""
     keys, number = np.unique(key, return_inverse=True)
     counts = np.bincount(np.unique(number * texts + row) // texts, minlength=len(keys))
-    enough = counts >= min(MIN_WORD_ENTITIES, texts)
+    enough = counts >= (1 if texts <= SMALL_SAMPLE else MIN_WORD_ENTITIES)
     if enough.sum() > MAX_WORDS:
         enough &= counts >= np.partition(counts, -MAX_WORDS)[-MAX_WORDS]
         enough[np.flatnonzero(enough)[MAX_WORDS:]] = False

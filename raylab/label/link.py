@@ -205,7 +205,7 @@ class _GroupMentions(NamedTuple):
         label = pc.fill_null(encoded.indices, len(kinds) - 1).to_numpy(zero_copy_only=False)
         return cls(pc.fill_null(values.field("text"), ""), kinds[label])
 
-    def clash(self, kinds: NDArray[np.uint8], groups: Groups) -> NDArray[np.bool_]:
+    def clash(self, kinds: NDArray[np.uint16], groups: Groups) -> NDArray[np.bool_]:
         """Tell for each candidate whether its kinds are known and exclude what the recogniser saw."""
         wanted = self.kind[groups.group]
         return (wanted > 0) & (kinds > 0) & ((wanted & kinds) == 0)
