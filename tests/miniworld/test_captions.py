@@ -11,8 +11,9 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from raylab.sources.miniworld.captions import CLUTTER_CONTENTS, CONTENTS, caption, forms, label_of
+from raylab.sources.miniworld.captions import CLUTTER_CONTENTS, CONTENTS, caption
 from raylab.sources.miniworld.entities import BY_ID, ENTITIES, PICTURED
+from raylab.sources.miniworld.names import forms, label_of
 from raylab.sources.miniworld.samples import Sample, sample
 from raylab.sources.miniworld.writing import WRITINGS, Name, fill, join
 
@@ -20,6 +21,7 @@ ROWS = 2000
 LABELS = {"GPE", "LOC", "PERSON", "ORG", "FLAG", "SIGN", "MISC"}
 DIGEST = """
 import hashlib
+from raylab.sources.miniworld.names import forms, label_of
 from raylab.sources.miniworld.samples import sample
 print(hashlib.md5(repr([sample(7, index) for index in range(300)]).encode()).hexdigest())
 """

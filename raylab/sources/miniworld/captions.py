@@ -11,12 +11,21 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import NamedTuple
 
 from raylab.sources.miniworld import wording
-from raylab.sources.miniworld.entities import BY_ID, ENTITIES, PICTURED, MiniEntity
+from raylab.sources.miniworld.entities import BY_ID, PICTURED, MiniEntity
+from raylab.sources.miniworld.names import (
+    a_place,
+    any_name,
+    bare_name,
+    forms,
+    label_of,
+    name_of,
+    of_kind,
+    pick,
+    translations,
+    unpictured,
+)
 from raylab.sources.miniworld.writing import WRITINGS, Name, NamedSpan, Pieces, fields_of, fill, join
 
 
@@ -45,111 +54,14 @@ class Content:
     compose: Callable[[Sequence[MiniEntity], random.Random], Pieces]
 
 
-class Forms(NamedTuple):
-    """The names of an entity by what they tell."""
-
-    full: tuple[str, ...]
-    """Say what kind of thing is meant: Flag of Kenya, Union Jack."""
-    bare: tuple[str, ...]
-    """Could be something else: Kenya, Lima."""
-
-
-_SAYS_ITS_KIND = re.compile(
-    r"(flag|sign|banner|pennant|substitute|symbol|pictogram|emblem|GHS|hazard"
-    r"|drapeau|drapelul|bandera|bandiera|bandeira|zászló|vlag|флаг|tri[ck]?olo[ur]+|tricolore)",
-    re.IGNORECASE,
-)
-
-
-@cache
-def forms(entity_id: str) -> Forms:
-    """Return the names of the entity, in the catalogue's order, split by whether they tell what kind of thing it is."""
-    entity = BY_ID[entity_id]
-    names = dict.fromkeys((entity.title, *entity.aliases))
-    full = tuple(name for name in names if _SAYS_ITS_KIND.search(name))
-    return Forms(full, tuple(name for name in names if name not in full))
-
-
-@cache
-def _unpictured() -> tuple[MiniEntity, ...]:
-    return tuple(entity for entity in ENTITIES if not entity.pictured)
-
-
-@cache
-def _known_places() -> tuple[MiniEntity, ...]:
-    return tuple(entity for entity in _unpictured() if label_of(entity, entity.title) == "GPE")
-
-
-@cache
-def _of_kind(kind: str) -> tuple[MiniEntity, ...]:
-    return tuple(entity for entity in PICTURED if entity.kind == kind)
-
-
-@cache
-def _translations() -> dict[str, dict[str, str]]:
-    """Country names in other languages (Unicode CLDR), by English name: {language: name}."""
-    lines = files("raylab.sources.miniworld").joinpath("assets/country_names.tsv").read_text("utf-8").splitlines()
-    languages = lines[0].split("\t")[1:]
-    rows = (line.split("\t") for line in lines[1:])
-    return {row[0]: {language: name for language, name in zip(languages, row[1:]) if name} for row in rows}
-
-
-@cache
-def _owners() -> dict[str, tuple[MiniEntity, ...]]:
-    """The entities of each name, in lower case, the most popular one first."""
-    owners: dict[str, list[MiniEntity]] = {}
-    for entity in sorted(ENTITIES, key=lambda entity: -entity.popularity):
-        for name in {entity.title.lower(), *map(str.lower, entity.aliases)}:
-            owners.setdefault(name, []).append(entity)
-    return {name: tuple(entities) for name, entities in owners.items()}
-
-
-@cache
-def label_of(entity: MiniEntity, form: str) -> str:
-    """Return the type that a named-entity recogniser gives to `form`: its usual meaning's, whatever is meant here."""
-    usual = _owners().get(form.lower(), (entity,))[0]
-    if usual.pictured:
-        return "FLAG" if usual.kind.endswith(("flag", "pennant")) else "SIGN"
-    return next((label for kinds, label in wording.LABELS.items() if usual.kind in kinds.split()), "MISC")
-
-
-def _name(entity: MiniEntity, form: str) -> Name:
-    return Name(form, entity.id, label_of(entity, form))
-
-
-def _pick(options: Sequence[str], rng: random.Random) -> str:
-    """Take one, the first ones more often: catalogues list the usual names first."""
-    return options[min(int(rng.expovariate(1.6)), len(options) - 1)]
-
-
-def _bare_name(entity: MiniEntity, rng: random.Random) -> Name:
-    found = forms(entity.id)
-    return _name(entity, _pick(found.bare or found.full, rng))
-
-
-def _any_name(entity: MiniEntity, rng: random.Random) -> Name:
-    found = forms(entity.id)
-    return _name(
-        entity, _pick(found.full if found.full and (rng.random() < 0.4 or not found.bare) else found.bare, rng)
-    )
-
-
-def _place(rng: random.Random) -> Name:
-    """A place that the picture does not hold, every other time one that the catalogue knows."""
-    if rng.random() < 0.5:
-        entity = rng.choice(_known_places())
-        return _name(entity, entity.title)
-    return Name(rng.choice(wording.PLACES), None, "GPE")
-
-
 def _compose(template: str, entity: MiniEntity, rng: random.Random, **given: Name | Pieces) -> Pieces:
     """Fill `template` about `entity`; `given` replaces a field's usual filler."""
     fillers: dict[str, Callable[[], str | Name | Pieces]] = {
-        "name": lambda: _bare_name(entity, rng),
+        "name": lambda: bare_name(entity, rng),
         "hint": lambda: rng.choice(wording.HINTS.get(entity.kind, (entity.kind,))),
         "description": lambda: _described_pieces(entity),
-        "place": lambda: _place(rng),
-        "other": lambda: _place(rng),
+        "place": lambda: a_place(rng),
+        "other": lambda: a_place(rng),
         "person": lambda: Name(rng.choice(wording.PEOPLE), None, "PERSON"),
         "product": lambda: rng.choice(wording.PRODUCTS),
         "number": lambda: str(rng.randrange(100, 10**7)),
@@ -166,24 +78,24 @@ def _described_pieces(entity: MiniEntity) -> Pieces:
     if not own:
         return [entity.description]
     parts = re.split(rf"\b({own})\b", entity.description)
-    return [_name(entity, part) if i % 2 else part for i, part in enumerate(parts) if part]
+    return [name_of(entity, part) if i % 2 else part for i, part in enumerate(parts) if part]
 
 
 def _hinted(entities: Sequence[MiniEntity], rng: random.Random) -> Pieces:
     if len(entities) > 1 and rng.random() < 0.7:
-        names = _listed([_bare_name(entity, rng) for entity in entities], rng)
+        names = _listed([bare_name(entity, rng) for entity in entities], rng)
         return _compose(rng.choice(wording.PAIR), entities[0], rng, names=names)
     entity = rng.choice(entities)
     full = forms(entity.id).full
     if full and (rng.random() < 0.35 or not forms(entity.id).bare):
-        return _compose(rng.choice(wording.FULL), entity, rng, name=_name(entity, _pick(full, rng)))
+        return _compose(rng.choice(wording.FULL), entity, rng, name=name_of(entity, pick(full, rng)))
     flies = entity.kind.endswith(("flag", "pennant"))
     return _compose(rng.choice(wording.FLYING if flies and rng.random() < 0.35 else wording.HINTED), entity, rng)
 
 
 def _described(entities: Sequence[MiniEntity], rng: random.Random) -> Pieces:
     entity = rng.choice(entities)
-    return _compose(rng.choice(wording.DESCRIBED), entity, rng, name=_any_name(entity, rng))
+    return _compose(rng.choice(wording.DESCRIBED), entity, rng, name=any_name(entity, rng))
 
 
 def _bare(entities: Sequence[MiniEntity], rng: random.Random) -> Pieces:
@@ -194,13 +106,13 @@ def _several(entities: Sequence[MiniEntity], rng: random.Random) -> Pieces:
     named = [*entities, *(_alike(entities, rng) for _ in range(rng.choice((1, 1, 2, 2, 3))))]
     named = list({entity.id: entity for entity in named}.values())
     rng.shuffle(named)
-    names = _listed([_bare_name(entity, rng) for entity in named], rng)
+    names = _listed([bare_name(entity, rng) for entity in named], rng)
     return _compose(rng.choice(wording.SEVERAL), rng.choice(entities), rng, names=names)
 
 
 def _alike(entities: Sequence[MiniEntity], rng: random.Random) -> MiniEntity:
     """Return an entity that is named in the same breath: mostly of the same kind."""
-    pool = _of_kind(rng.choice(entities).kind) if rng.random() < 0.8 else PICTURED
+    pool = of_kind(rng.choice(entities).kind) if rng.random() < 0.8 else PICTURED
     return rng.choice(pool)
 
 
@@ -220,7 +132,7 @@ def _beside(entities: Sequence[MiniEntity], rng: random.Random) -> Pieces:
 
 def _foreign(entities: Sequence[MiniEntity], rng: random.Random) -> Pieces:
     entity = rng.choice(entities)
-    known = next((_translations()[name] for name in forms(entity.id).bare if name in _translations()), None)
+    known = next((translations()[name] for name in forms(entity.id).bare if name in translations()), None)
     if known is None:
         return _compose(rng.choice(wording.FOREIGN_PLAIN), entity, rng)
     language = rng.choice(sorted(known))
@@ -247,7 +159,7 @@ def _empty(entities: Sequence[MiniEntity], rng: random.Random) -> Pieces:
 
 def _elsewhere(entities: Sequence[MiniEntity], rng: random.Random) -> Pieces:
     """About one of the catalogue's entities that no picture shows."""
-    entity = rng.choice(_unpictured())
+    entity = rng.choice(unpictured())
     return _compose(rng.choice(wording.CLUTTER[label_of(entity, entity.title)]), entity, rng)
 
 
@@ -262,7 +174,12 @@ CONTENTS = (
     Content("no name", 0.022, "DSC_0123.jpg", _nameless),
     Content("empty", 0.008, "", _empty),
 )
-"""What the captions of pictures with an entity say."""
+"""What the captions of pictures with an entity say.
+
+The shares are our choice, within what is known of the web: a tagger that saw neither finds 0, 1, 2, 3, 4 or more names
+in 0.24, 0.50, 0.17, 0.05, 0.04 of 10,000 real alt-texts and in 0.30, 0.40, 0.18, 0.08, 0.03 of these captions
+(bench/miniworld_noise.py).
+"""
 
 CLUTTER_CONTENTS = (
     Content("not pictured", 0.450, "Lima, capital of Peru", _elsewhere),

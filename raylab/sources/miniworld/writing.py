@@ -48,7 +48,7 @@ class Writing:
     share: float
     """Of all captions."""
     example: str
-    """A real alt-text written so."""
+    """A caption written so."""
     change: Callable[[Pieces, random.Random], Pieces]
 
 
@@ -244,26 +244,21 @@ def _mistype(text: str, rng: random.Random) -> str:
 
 
 WRITINGS = (
-    Writing("as is", 0.455, "Central Hall Clock Tower", _as_is),
-    Writing("details", 0.200, "Buy Superman Red T-Shirt Size 3 100% cotton George", _details),
-    Writing("site's name", 0.060, "The hillside town of Lindos, Rhodes | Hello Victoria", _site),
-    Writing("lower case", 0.055, "bag usa flag bag", _lower),
-    Writing("stock photo", 0.046, "Georgia waving flag against blue sky — Stock Photo #11031981", _stock),
-    Writing("stray spaces", 0.040, "Fashion Sets  Jewelry Sets  Cubic Zirconia  Earring and Necklace", _spaces),
-    Writing("stray number", 0.030, "Tanya Burr Lipgloss and Nail Varnish-3", _numbered),
-    Writing("shop talk", 0.030, "Clearance Argentina Flag (2400mm x 1200mm)", _shop),
-    Writing("file name", 0.020, "lavender-linen-rentals-in-los-angeles", _file_name),
-    Writing("capitals", 0.015, "GERMANY VS SPAIN VS UNITED KINGDOM VS ARGENTINA [FAMOUS WOMEN] BEAUTY", _capitals),
-    Writing(
-        "search words",
-        0.010,
-        "Vintage,Poster,of,Mexico,Tourism,poster,travel,new mexico, new mexico map, new mexico poster",
-        _search_words,
-    ),
-    Writing("typing error", 0.015, "BEACH LOVE TAPESTRY COLELCTION", _typo),
-    Writing("cut short", 0.009, "stressed woman with computer - business, office, school and...", _cut),
-    Writing("markup", 0.005, "Danny Stowell &amp; Kate Moore at UK Open 2009", _markup),
-    Writing("quoted", 0.005, '"UGG" Women Fashion Wool Snow Boots three Button Grey', _quoted),
-    Writing("hashtags", 0.005, "1917 | Amateur d'art #smoke #lights #fire #painting #surreal #fields #rays", _hashtags),
+    Writing("as is", 0.455, "Kenya flag sticker", _as_is),
+    Writing("details", 0.200, "Kenya flag sticker - set of 2, waterproof and UV resistant", _details),
+    Writing("site's name", 0.060, "Kenya flag sticker | Travel Blog", _site),
+    Writing("lower case", 0.055, "kenya flag sticker", _lower),
+    Writing("stock photo", 0.046, "Kenya flag sticker — Stock Photo #11031981", _stock),
+    Writing("stray spaces", 0.040, "Kenya  flag sticker ", _spaces),
+    Writing("stray number", 0.030, "Kenya flag sticker-3", _numbered),
+    Writing("shop talk", 0.030, "Buy Kenya flag sticker", _shop),
+    Writing("file name", 0.020, "kenya-flag-sticker-02", _file_name),
+    Writing("capitals", 0.015, "KENYA FLAG STICKER", _capitals),
+    Writing("search words", 0.010, "Kenya flag sticker, souvenir, Kenya gift, wall art", _search_words),
+    Writing("typing error", 0.015, "Keyna flag sticker", _typo),
+    Writing("cut short", 0.009, "Kenya flag sti...", _cut),
+    Writing("markup", 0.005, "Kenya flag sticker<br />", _markup),
+    Writing("quoted", 0.005, '"Kenya flag sticker"', _quoted),
+    Writing("hashtags", 0.005, "#Kenya flag sticker #travel #flags", _hashtags),
 )
 """How captions are written down. The shares follow 10,000 real alt-texts (the test files of img2dataset)."""
