@@ -213,13 +213,14 @@ def _runs(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _case(chunk: Chunk, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Tell how each run is written, uint8; `FREE` in a caption without capitals or without small letters."""
+    """Tell how each run is written, uint8; `FREE` in a caption all in one case and in a lower-case hashtag."""
     tokens = chunk.tokens
     upper = tokens.upper[1][last] - tokens.upper[0][first]
     lower = tokens.lower[1][last] - tokens.lower[0][first]
     case = np.where(upper == 0, LOWER_CASE, np.where((lower == 0) & (upper > 1), UPPER_CASE, TITLE_CASE))
     text = tokens.text[first]
     free = (chunk.upper[text] == 0) | (chunk.lower[text] == 0) | (upper + lower == 0)
+    free |= tokens.tagged[first] & (upper == 0)  # hashtags are rarely written with care
     return np.where(free, FREE, case).astype(np.uint8)
 
 

@@ -40,6 +40,8 @@ from raylab.kb.wikidata import check_date, dump_date, dump_pieces, read_dump
 from raylab.kb.write import Map, write_aliases, write_context, write_entities
 from raylab.schema import ENTITY, SCHEMA_VERSION
 
+SMALL_BYTES = 4 * 2**20
+"""Input below this is not worth a second process."""
 PAGES_OF_NO_ENTITY = ("Q4167410", "Q13406463", "Q4167836", "Q11266439", "Q17362920", "Q4663903", "Q15184295")
 """Disambiguation, list, category, template, duplicated, portal and module pages: dropped by their P31."""
 
@@ -138,7 +140,7 @@ def _commit(made: Path, out: Path) -> None:
 @contextmanager
 def _processes(workers: int, inputs: list[Input]) -> Iterator[Map]:
     """Yield a parallel map, or the built-in one where the input is too small to be worth processes."""
-    if workers < 2 or sum(one.piece.size for one in inputs) < 4 * 2**20:
+    if workers < 2 or sum(one.piece.size for one in inputs) < SMALL_BYTES:
         yield map
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

@@ -8,6 +8,7 @@ from ``Maybe``.
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +51,12 @@ def fold(text: str) -> str:
     """Return the letters that the hash sees for `text`, without its gaps."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     letters = "".join(_FOLD_EXTRA.get(letter, letter) for letter in plain)
-    return "".join(letter for letter in letters if letter == "&" or unicodedata.category(letter)[0] in "LNS")
+    return "".join(letter for letter in letters if letter in _SYMBOLS or _is_letter(unicodedata.category(letter)))
+
+
+def _is_letter(category: str) -> bool:
+    """Tell if characters of a Unicode category count: letters, numbers, pictures."""
+    return category[0] in "LN" or category == "So"
 
 
 def _kind(letter: str) -> int:
@@ -59,10 +65,10 @@ def _kind(letter: str) -> int:
         return APOSTROPHE
     category = unicodedata.category(letter)
     kind = (HARD if letter in _HARD else 0) | (SPACE if letter.isspace() else 0)
-    if category[0] in "LM" or category in ("Nd", "Nl", "No"):
-        kind |= WORD
-    elif category == "So" or letter in _SYMBOLS:
+    if category == "So" or letter in _SYMBOLS:
         kind |= WORD | SINGLE
+    elif _is_letter(category) or category[0] == "M":
+        kind |= WORD
     kind |= UPPER if category in ("Lu", "Lt") else LOWER if category == "Ll" else 0
     return kind | (DIGIT if category[0] == "N" else 0)
 
@@ -79,8 +85,9 @@ class Folding:
     """uint64 [0x33000]: its part of the hash polynomial."""
 
     @classmethod
+    @functools.cache
     def make(cls) -> Folding:
-        """Compute the tables from Python's Unicode database (a third of a second)."""
+        """Compute the tables from Python's Unicode database, once a process (a third of a second)."""
         code = np.arange(_LAST + 1)
         kind, step = np.zeros(len(code), np.uint8), np.zeros(len(code), np.uint8)
         value = np.zeros(len(code), np.uint64)
@@ -114,7 +121,7 @@ class Folding:
 
 
 def _polynomial(letter: str) -> tuple[int, int]:
-    folded = fold(_FOLD_EXTRA.get(letter, letter))
+    folded = fold(letter)
     values = random_values(np.array([ord(x) for x in folded], np.int64)).tolist()
     return len(folded), sum(v * pow(BASE, j, 2**64) for j, v in enumerate(values)) % 2**64
 
