@@ -32,7 +32,6 @@ from raylab.label.step import StepContext
 from raylab.schema import widen
 from raylab.sources.base import SourceConfig
 from raylab.sources.miniworld import SPACY_PIPELINE
-from raylab.sources.miniworld.catalogue import write_kb_jsonl
 from raylab.sources.miniworld.source import MiniworldSource
 
 SEEDS = (101, 102, 103, 104, 105)
@@ -79,8 +78,8 @@ def main() -> None:
         print("real alt-texts", real, file=sys.stderr)
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
-        catalogue, kb = Path(folder) / "miniworld.jsonl", str(Path(folder) / "kb")
-        build(BuildConfig(out=kb, catalogues=(str(write_kb_jsonl(catalogue)),)))
+        kb = str(Path(folder) / "kb")
+        build(BuildConfig(out=kb, catalogues=("miniworld://",)))
         for seed in SEEDS:
             config = SourceConfig(f"miniworld://?rows={ROWS}&seed={seed}")
             rows = _read(config)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickle
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 from raylab.errors import RaylabError
 from raylab.schema import ENTITY, PAIR, Reason
 from raylab.sources.base import Limits, Shard, SourceConfig
-from raylab.sources.miniworld.catalogue import kb_rows, write_kb_jsonl
+from raylab.sources.miniworld.catalogue import kb_rows
 from raylab.sources.miniworld.entities import BY_ID
 from raylab.sources.miniworld.samples import picture, sample
 from raylab.sources.miniworld.source import MiniworldSource, parse_uri, world_version
@@ -167,10 +166,8 @@ def test_a_shard_is_read_by_its_name_alone():
     assert table.num_rows == 10
 
 
-def test_the_catalogue_holds_what_is_pictured_and_what_shares_its_names(tmp_path):
+def test_the_catalogue_holds_what_is_pictured_and_what_shares_its_names():
     rows = kb_rows()
     table = pa.Table.from_pylist(rows, schema=ENTITY)
     assert table.num_rows == len(set(table["id"].to_pylist())) == len(BY_ID)
     assert {row["id"] for row in rows} >= {entity_id for entity_id, entity in BY_ID.items() if not entity.pictured}
-    path = write_kb_jsonl(tmp_path / "miniworld.jsonl")
-    assert [json.loads(line) for line in path.read_text("utf-8").splitlines()] == rows

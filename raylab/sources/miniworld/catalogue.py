@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from raylab.sources.miniworld.entities import ENTITIES
 
 
@@ -22,11 +19,3 @@ def kb_rows() -> list[dict]:
         }
         for entity in ENTITIES
     ]
-
-
-def write_kb_jsonl(path: Path | str) -> Path:
-    """Write `kb_rows` to `path`, one JSON object a line in UTF-8, and return the path."""
-    target = Path(path)
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in kb_rows())
-    target.write_text("".join(lines), encoding="utf-8")
-    return target

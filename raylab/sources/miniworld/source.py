@@ -22,7 +22,7 @@ SHARD_ROWS = 500
 JPEG_QUALITY = 90
 LICENCE = "CC0-1.0"
 _DEFAULTS = {"rows": 2000, "seed": 7}
-_LARGEST = {"rows": 10**9, "seed": 2**32 - 1}
+_RANGES = {"rows": (1, 10**9), "seed": (0, 2**32 - 1)}
 
 
 def parse_uri(uri: str) -> dict[str, int]:
@@ -40,12 +40,9 @@ def parse_uri(uri: str) -> dict[str, int]:
             raise RaylabError(f"{uri!r}: unknown key {key!r}; known: rows, seed.{nearest(key, _DEFAULTS)}")
         if key in settings:
             raise RaylabError(f"{uri!r}: {key!r} is given twice")
-        if not (value.isascii() and value.isdigit() and int(value) <= _LARGEST[key]) or (key, int(value)) == (
-            "rows",
-            0,
-        ):
-            smallest = 1 if key == "rows" else 0
-            raise RaylabError(f"{uri!r}: {key}={value!r} must be a whole number from {smallest} to {_LARGEST[key]}")
+        smallest, largest = _RANGES[key]
+        if not (value.isascii() and value.isdigit() and smallest <= int(value) <= largest):
+            raise RaylabError(f"{uri!r}: {key}={value!r} must be a whole number from {smallest} to {largest}")
         settings[key] = int(value)
     return _DEFAULTS | settings
 
