@@ -48,6 +48,7 @@ def test_addresses(uri, rows, seed):
         ("miniworld://?rows=ten", "rows='ten'"),
         ("miniworld://?rows=", "rows=''"),
         ("miniworld://?rows=²", "rows='²'"),
+        pytest.param("miniworld://?rows=" + "9" * 5000, "rows=", id="5000 digits"),
         ("miniworld://?seed=1.5", "seed='1.5'"),
         ("miniworld://?seed=99999999999", "seed='99999999999'"),
         ("miniworld://?seed=1&seed=2", "twice"),

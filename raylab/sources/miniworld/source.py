@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -41,7 +42,7 @@ def parse_uri(uri: str) -> dict[str, int]:
         if key in settings:
             raise RaylabError(f"{uri!r}: {key!r} is given twice")
         smallest, largest = _RANGES[key]
-        if not (value.isascii() and value.isdigit() and smallest <= int(value) <= largest):
+        if not (re.fullmatch(r"[0-9]{1,12}", value) and smallest <= int(value) <= largest):
             raise RaylabError(f"{uri!r}: {key}={value!r} must be a whole number from {smallest} to {largest}")
         settings[key] = int(value)
     return _DEFAULTS | settings
