@@ -33,6 +33,8 @@ NO_WORD = np.uint16(2**16 - 1)
 """Fills up the keywords of an entity with a short description."""
 MIN_WORD_ENTITIES = 3
 """A word is learned from at least this many entities of the sample, so that names and typos do not fill the table."""
+ENTITIES_PER_DIM = 8
+"""A small knowledge base gets fewer dimensions, or each entity would have one to itself and be like no other."""
 SMALL_SAMPLE = 10_000
 """Samples up to this size have room for every word."""
 SUMMARY_CHARS = 240
@@ -174,7 +176,7 @@ class ContextSpace:
         norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
         matrix = sp.diags_array((1 / np.maximum(norms, 1e-9)).astype(np.float32)) @ matrix
         axes = np.zeros((DIMS, len(keys)), np.float32)
-        if rank := min(DIMS, *shape):
+        if rank := min(DIMS, max(8, sample.num_rows // ENTITIES_PER_DIM), *shape):
             axes[:rank] = randomized_svd(matrix, rank, n_iter=4, random_state=seed)[2]
         vectors = np.ascontiguousarray(axes.T * idf[:, None], np.float32)
         mean = _unit(matrix @ axes.T).mean(0).astype(np.float32)

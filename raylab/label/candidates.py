@@ -254,5 +254,6 @@ def _forms(surface: str) -> Iterator[tuple[str, bool]]:
     kept = list(words)
     while len(kept) > 1 and kept[0].strip(".").lower() in _BEFORE_NAMES:
         kept.pop(0)
-    for first in range(1 if kept == words else 0, len(kept)):
-        yield " ".join(kept[first:]), first == len(kept) - 1 and len(words) > 1
+    for first in range(len(kept)):
+        if (form := " ".join(kept[first:])) != surface:
+            yield form, first > 0 and first == len(kept) - 1

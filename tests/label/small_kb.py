@@ -16,7 +16,7 @@ from raylab.sources.base import SourceConfig
 PERSON, PLACE, WORK = ["Q5"], ["Q515", "Q486972"], ["Q11424", "Q386724"]
 
 ENTITIES = [
-    ("hamilton-city", "Hamilton", [], "capital city of Bermuda, an island in the Atlantic", PLACE, 30),
+    ("hamilton-city", "Hamilton", [], "capital city of Bermuda, an island in the Atlantic", PLACE, 12),
     ("hamilton-man", "Alexander Hamilton", [], "first Secretary of the Treasury and American statesman", PERSON, 20),
     ("hamilton-film", "Hamilton (film)", ["Hamilton"], "Swedish film about a spy", WORK, 1),
     ("jefferson", "Thomas Jefferson", ["Jefferson"], "American statesman and President", PERSON, 20),
