@@ -175,7 +175,9 @@ def _charts(found: Survey, entity_counts: pa.Table, select: dict[str, Any]) -> l
         lay_out(
             "Score of the image against the entity", found.score.coarse(25), 10, unit, threshold=select.get("min_score")
         ),
-        lay_out("Margin to the runner-up", found.margin.coarse(25), 10, unit, threshold=select.get("min_margin")),
+        lay_out(
+            "Margin to the runner-up", found.margin.coarse(25), 10, unit, threshold=select.get("min_margin") or None
+        ),
         lay_out("Score from the text alone", found.link_score.coarse(25), 10, unit),
         lay_out("Characters in a caption", found.caption_chars, 3, formats.count),
         lay_out("Images of an entity", images, 3, formats.count, unit="entities"),

@@ -142,8 +142,8 @@ def test_a_source_that_is_gone_costs_the_pictures_only(tmp_path: Path) -> None:
 def test_without_truth_nothing_is_called_right_or_wrong(tmp_path: Path) -> None:
     text = report(make_run(tmp_path / "run", rows=120, truth=False))
     assert 'id="quality"' not in text
-    assert "✓" not in text
-    assert "✗" not in text
+    assert "✓ right" not in text
+    assert "✗ wrong" not in text
     assert "rows-labelled-wrong" not in text
 
 
