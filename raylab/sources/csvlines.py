@@ -25,13 +25,19 @@ MAX_ROW_CHARS = 16 * 2**20
 """A row with quoted line breaks may have this many characters; an open quote is searched for its end as far."""
 
 
-def read_lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of `stream`; of one above the cap, its first `MAX_LINE_BYTES` + 1 bytes."""
+def read_lines(stream: IO[bytes], span: int | None = None) -> Iterator[bytes]:
+    """Yield the lines of `stream`, or those that begin in its next `span` bytes.
+
+    Of a line above the cap, the first `MAX_LINE_BYTES` + 1 bytes come.
+    """
     buffered = io.BufferedReader(stream, 2**20)  # type: ignore[type-var]  # fsspec's own readline has no limit
-    while line := buffered.readline(MAX_LINE_BYTES + 1):
+    position = 0
+    while (span is None or position < span) and (line := buffered.readline(MAX_LINE_BYTES + 1)):
+        position += len(line)
         rest = line
         while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
             rest = buffered.readline(MAX_LINE_BYTES + 1)
+            position += len(rest)
         yield line
 
 

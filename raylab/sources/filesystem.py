@@ -31,8 +31,10 @@ MAX_READ = 32 * 2**20
 IO_ERRORS = (OSError, ImportError, ValueError, pa.ArrowException)
 """What the filesystem libraries raise for a file that is not there, not readable or not addressable."""
 
+READ_AHEAD = 8 * 2**20
+"""Bytes that a remote file which is read from start to end fetches with each request."""
+
 _GLOB = "*?["
-_READ_AHEAD = 2**20
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,13 @@ def _open_arrow_filesystem(uri: str, cause: Exception) -> tuple[fsspec.AbstractF
 
 
 class _ArrowFilesystem(ArrowFSWrapper):
-    """A pyarrow filesystem as fsspec's, with reads ahead for readers that take small steps, such as tarfile."""
+    """A pyarrow filesystem as fsspec's, with read-ahead."""
 
     cachable = False
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        return io.BufferedReader(super()._open(path, mode, **kwargs), _READ_AHEAD)
+        file = super()._open(path, mode, **kwargs)
+        return io.BufferedReader(file, kwargs["block_size"]) if kwargs.get("cache_type") == "readahead" else file
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         # the parent opens a stream without seek() for ranges from 0, and then seeks (fsspec 2026.9)
@@ -155,15 +158,18 @@ def _version(info: dict[str, Any]) -> str:
     return str(info["size"])
 
 
-def open_file(uri: str, compression: str | None = None) -> Any:
+def open_file(uri: str, compression: str | None = None, read_ahead: int = READ_AHEAD) -> Any:
     """Open `uri` for reading bytes; seekable unless it is decompressed on the way.
 
     Args:
         uri: a path or address.
         compression: None, or ``"infer"`` to decompress by the name's ending.
+        read_ahead: bytes that a remote file fetches with each request; 0 for what is asked for and no more, which
+            suits readers that plan their own requests, such as Parquet's.
     """
     filesystem, path = open_filesystem(uri)
-    return filesystem.open(path, "rb", compression=compression)
+    ahead = {"block_size": read_ahead, "cache_type": "readahead"} if read_ahead else {"cache_type": "none"}
+    return filesystem.open(path, "rb", compression=compression, **ahead)
 
 
 @lru_cache(maxsize=4096)

@@ -79,7 +79,7 @@ def _read_png(data: bytes) -> Header:
 
 def _read_jpeg(data: bytes) -> Header:
     """ITU T.81 annex B: segments of (marker, length, data) up to the first scan."""
-    kept, orientation, size, position = [data[:2]], 1, (0, 0), 2
+    kept, orientation, size, position, frame = [data[:2]], 1, (0, 0), 2, b""
     for _ in range(MAX_BLOCKS):
         if data[position] != 0xFF:
             raise ValueError(f"no marker at byte {position}")
@@ -90,8 +90,9 @@ def _read_jpeg(data: bytes) -> Header:
         end = position + 2 + struct.unpack_from(">H", data, position + 2)[0]
         segment = data[position:end]
         if marker in _SOF:
-            if size != (0, 0):
+            if frame:
                 raise ValueError("two frame headers")
+            frame = segment
             height, width = struct.unpack_from(">HH", segment, 5)
             size = (width, height)
         if marker == 0xE1 and segment[4:10] == b"Exif\0\0":
@@ -104,15 +105,22 @@ def _read_jpeg(data: bytes) -> Header:
         position = end
     else:
         raise ValueError(f"more than {MAX_BLOCKS} segments")
-    last = data.find(b"\xff\xd9", position)
-    scans = data.count(b"\xff\xda", position, last if last > 0 else len(data))
+    if frame[1] in _PROGRESSIVE or segment[4] < frame[9]:  # else libjpeg reads this scan alone, with all components
+        _check_scans(data, position)
+    return Header("JPEG", *size, 1, orientation, b"".join(kept) + data[position:])
+
+
+def _check_scans(data: bytes, start: int) -> None:
+    """Raise `ValueError` for more scans from `start` to the end of the image than any encoder makes."""
+    end = data.find(b"\xff\xd9", start)
+    scans = data.count(b"\xff\xda", start, end if end > 0 else len(data))
     if scans > MAX_JPEG_SCANS:
         raise ValueError(f"{scans} scans, at most {MAX_JPEG_SCANS}")
-    return Header("JPEG", *size, 1, orientation, b"".join(kept) + data[position:])
 
 
 _NO_LENGTH = frozenset({0x01, 0xFF, *range(0xD0, 0xD8)})
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 
 
 def _read_webp(data: bytes) -> Header:

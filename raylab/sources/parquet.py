@@ -34,7 +34,7 @@ SHARD_ROWS = 10_000
 IMAGE_BATCH_ROWS = 32
 """Rows of the image column held at a time while images are read."""
 
-_BUFFER = 2**20
+_BUFFER = 4 * 2**20
 
 
 def list_shards(file: File, config: SourceConfig) -> list[Shard]:
@@ -47,7 +47,7 @@ def list_shards(file: File, config: SourceConfig) -> list[Shard]:
     if not file.size:
         return [whole]
     try:
-        with open_file(file.uri) as stream:
+        with open_file(file.uri, read_ahead=0) as stream:
             footer = pq.ParquetFile(stream)
             schema, metadata = footer.schema_arrow, footer.metadata
     except PermissionError:
@@ -123,8 +123,8 @@ def read_records(shard: Shard, config: SourceConfig) -> Iterator[Record]:
     if not shard.size:
         return
     run = shard.name.removeprefix(file_name(shard.name)).removeprefix("#")
-    with open_file(shard.uri) as stream:
-        file = pq.ParquetFile(stream)
+    with open_file(shard.uri, read_ahead=0) as stream:
+        file = pq.ParquetFile(stream, pre_buffer=True)
         check_columns(file.schema_arrow, config.columns, shard.uri)
         first, last = map(int, run.split("-")) if run else (0, file.num_row_groups - 1)
         start = sum(file.metadata.row_group(group).num_rows for group in range(first))
@@ -236,7 +236,7 @@ class _Cursor:
 
     def __init__(self, uri: str, column: str) -> None:
         self.uri = uri
-        self._file = pq.ParquetFile(open_file(uri), buffer_size=_BUFFER)
+        self._file = pq.ParquetFile(open_file(uri, read_ahead=0), buffer_size=_BUFFER)
         kind = _image_kind(self._file.schema_arrow.field(column).type)
         self._column, self._leaf = column, f"{column}.bytes" if kind == "struct" else column
         groups = map(self._file.metadata.row_group, range(self._file.num_row_groups))

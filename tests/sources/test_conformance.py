@@ -6,7 +6,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ class Case:
     """Writes the input below a folder."""
     uri: str = ""
     """Below that folder, or an address of its own."""
-    columns: Columns = Columns()
+    columns: Columns = field(default_factory=Columns)
 
 
 def tars(folder: Path) -> None:
@@ -179,4 +179,5 @@ def test_sources_load_no_heavy_module():
         "import sys, raylab.sources.files, raylab.sources.images\n"
         "print([name for name in ('torch', 'ray', 'pandas', 'spacy', 's3fs', 'sklearn') if name in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -117,7 +117,7 @@ def test_a_number_sign_in_a_file_name_is_part_of_it(tmp_path):
 def test_no_access_is_an_error(tmp_path, monkeypatch):
     write_parquet(tmp_path / "p.parquet", {"image": [jpeg()], "caption": ["x"]})
 
-    def refuse(uri, compression=None):
+    def refuse(uri, **options):
         raise PermissionError(13, "Permission denied", uri)
 
     monkeypatch.setattr("raylab.sources.parquet.open_file", refuse)

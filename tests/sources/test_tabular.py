@@ -131,6 +131,29 @@ def test_a_line_without_end_is_one_bad_row(tmp_path, monkeypatch):
     assert [row["reject_reason"] for row in rows] == [None, "bad_row", None]
 
 
+@pytest.mark.parametrize("size", [1, 7, 40, 64, 100, 1000, 10_000])
+def test_large_json_lines_are_cut_at_line_ends(tmp_path, monkeypatch, size):
+    rows = [{"image": "a.jpg", "caption": f"{row} " + "x" * (row % 60), "key": f"k{row}"} for row in range(50)]
+    path = write_jsonl(tmp_path / "t.jsonl", rows)
+    monkeypatch.setattr("raylab.sources.tabular.SHARD_BYTES", size)
+    shards = open_source(SourceConfig(str(path))).shards()
+    assert shards[0].name == "t.jsonl"
+    assert len(shards) == -(-path.stat().st_size // size)
+    found = [row for row in rows_of(path) if row["reject_reason"] != "empty_shard"]
+    assert [row["key"] for row in found] == [row["key"] for row in rows]
+    assert all(row["image"]["uri"] == str(tmp_path / "a.jpg") for row in found)
+
+
+def test_rows_of_a_growing_file_keep_their_ids(tmp_path, monkeypatch):
+    monkeypatch.setattr("raylab.sources.tabular.SHARD_BYTES", 100)
+    path = tmp_path / "t.jsonl"
+    raw_jsonl(path, *[good()] * 3)
+    before = [row["row_id"] for row in rows_of(path) if row["caption"]]
+    raw_jsonl(path, *[good()] * 9)
+    after = [row["row_id"] for row in rows_of(path) if row["caption"]]
+    assert (len(before), len(after), after[:3]) == (3, 9, before)
+
+
 def test_a_missing_key_is_an_error_that_lists_those_present(tmp_path):
     path = write_jsonl(tmp_path / "t.jsonl", [{"file": "a.jpg", "captions": "x"}])
     with pytest.raises(RaylabError, match=r"t.jsonl: no column 'image' for the image; present: file, captions"):
