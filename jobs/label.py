@@ -1,6 +1,6 @@
 """Label web image-text pairs with entities.
 
-    python jobs/label.py --source URI --kb DIR --out DIR [--recipe i2e|miniworld] [--select.min-score 0.4 ...] [--dry-run]
+    python jobs/label.py --source URI --kb DIR --out DIR [--recipe i2e|miniworld] [--select.min-score 0.4] [--dry-run]
 
 On a cluster: ``ray job submit -- python jobs/label.py ...``. The same line again resumes. The last line of standard
 output is one JSON object: rows_in, labelled, rejected, failed, seconds, out, and truth where it is known.
@@ -20,7 +20,8 @@ from raylab.recipes import LABEL
 
 def main(args: list[str]) -> int:
     """Run the job; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("raylab").setLevel(logging.INFO)
     try:
         config = parse(LABEL, "i2e", args, "Label web image-text pairs with entities.")
         if config.dry_run:

@@ -30,6 +30,7 @@ def session(cpus: float, gpus: float = 0.0) -> Iterator[None]:
     Raises:
         RaylabError: the cluster has fewer GPUs than needed.
     """
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # a plan and a progress line an operator are not for users
     if ray.is_initialized():
         yield
         return

@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.data.block import BlockMetadata
@@ -95,9 +96,8 @@ class _Segments(Datasource):
         return [ReadTask(partial(read_segment, self._source, segment), unknown) for segment in self._segments]
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class _LedgerActor:
-    """Attempts that were begun and never ended. It outlives the workers, not the run."""
+class _Attempts:
+    """Attempts that were begun and never ended, in an actor that outlives the workers, not the run."""
 
     def __init__(self) -> None:
         self._begun: dict[str, int] = {}
@@ -112,10 +112,11 @@ class _LedgerActor:
 
 
 class _RemoteLedger:
-    """An `isolate.Ledger` that asks the actor."""
+    """An `isolate.Ledger` that asks an actor of `_Attempts`."""
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self) -> None:
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        self._actor: Any = ray.remote(**options)(_Attempts).remote()
 
     def begin(self, key: str) -> int:
         return ray.get(self._actor.begin.remote(key))
@@ -130,7 +131,7 @@ def _pipeline(config: LabelConfig, source: Source, segments: list[Segment], fold
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
-    ledger = _RemoteLedger(_LedgerActor.remote())
+    ledger = _RemoteLedger()
     dataset = ray.data.read_datasource(
         _Segments(source, segments), override_num_blocks=len(segments), num_cpus=READ_CPUS
     )
@@ -186,7 +187,7 @@ def _label(config: LabelConfig, source: Source, segments: list[Segment], folder:
 
 def _pieces(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from batch.to_pylist()
+        yield from cast(pa.Table, batch).to_pylist()
 
 
 class _Progress:

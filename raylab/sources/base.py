@@ -14,14 +14,18 @@ from raylab.schema import Reason
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns (or JSON keys) to read; null columns are optional ones that may be absent."""
+    """The names of the columns (or JSON keys) to read. Key, URL and licence may be absent."""
 
     image: str = "image"
     """Image bytes, a struct with `bytes`, or a path relative to the table's file."""
     caption: str = "caption"
+    """The alt-text."""
     key: str = "key"
+    """Names the row within its shard; without it, the row's number does."""
     url: str = "url"
+    """Where the image came from."""
     licence: str = "license"
+    """Under which licence."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,15 @@ class Limits:
     """What is accepted from the web."""
 
     max_caption_chars: int = 10_000
+    """Longer captions are refused: they are pages, not alt-texts."""
     max_image_bytes: int = 64 * 2**20
+    """Larger files are not read."""
     max_image_pixels: int = 128 * 10**6
+    """Larger pictures, by their header, are not decoded."""
     max_image_frames: int = 1_000
+    """Longer animations are refused; of the others the first frame counts."""
     min_image_side: int = 8
+    """Smaller pictures, in pixels, show nothing (spacers, trackers)."""
 
 
 @dataclass(frozen=True)
