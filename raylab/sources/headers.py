@@ -23,6 +23,9 @@ MAX_BLOCKS = 300_000
 MAX_JPEG_SCANS = 100
 """A progressive JPEG has around 10; each costs a pass over all its coefficients, whatever its own size."""
 
+MAX_EXIF_TAGS = 256
+"""Tags of an EXIF block that are looked at for the orientation."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -152,20 +155,24 @@ def _read_webp(data: bytes) -> Header:
 
 
 def _read_gif(data: bytes) -> Header:
-    """GIF89a: screen, colour table, then images and extensions made of sub-blocks."""
+    """GIF89a: screen, colour table, then images and extensions, each followed by a chain of sub-blocks."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    position, frames = 13 + _colour_table(flags), 0
+    position, frames, in_chain = 13 + _colour_table(flags), 0, False
     for _ in range(MAX_BLOCKS):
-        if position >= len(data) or data[position] == 0x3B:
+        if position >= len(data) or (data[position] == 0x3B and not in_chain):
             break
-        if data[position] == 0x2C:
+        if in_chain:
+            in_chain = data[position] > 0
+            position += 1 + data[position]
+        elif data[position] == 0x2C:
             left, top, wide, high, flags = struct.unpack_from("<HHHHB", data, position + 1)
             if not frames:  # the first image may be larger than the screen
                 width, height = max(width, left + wide), max(height, top + high)
-            frames += 1
-            position = _after_sub_blocks(data, position + 11 + _colour_table(flags))
+            frames, in_chain = frames + 1, True
+            position += 11 + _colour_table(flags)
         elif data[position] == 0x21:
-            position = _after_sub_blocks(data, position + 2)
+            in_chain = True
+            position += 2
         else:
             position += 1  # decoders pass over stray bytes
     else:
@@ -177,15 +184,6 @@ def _read_gif(data: bytes) -> Header:
 def _colour_table(flags: int) -> int:
     """Return the bytes of the colour table that `flags` announces."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-
-def _after_sub_blocks(data: bytes, position: int) -> int:
-    """Return the position after the sub-blocks that start at `position`, or the end of the data."""
-    for _ in range(MAX_BLOCKS):
-        if position >= len(data) or not data[position]:
-            return position + 1
-        position += 1 + data[position]
-    raise ValueError(f"more than {MAX_BLOCKS} sub-blocks")
 
 
 def _read_bmp(data: bytes) -> Header:
@@ -204,7 +202,8 @@ def _exif_orientation(tiff: bytes) -> int:
         if order is None:
             return 1
         start = struct.unpack_from(order + "I", tiff, 4)[0]
-        for index in range(struct.unpack_from(order + "H", tiff, start)[0]):
+        count = struct.unpack_from(order + "H", tiff, start)[0]
+        for index in range(min(count, MAX_EXIF_TAGS)):
             tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, start + 2 + 12 * index)
             if tag == 0x0112:
                 return value if 1 <= value <= 8 else 1

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any
 
 import pyarrow as pa
@@ -219,16 +219,23 @@ class ImageReader:
         self._cursor: _Cursor | None = None
 
     def read(self, uri: str, rows: Sequence[int]) -> dict[int, bytes | Reason]:
-        """Return the bytes in each of `rows` (numbers in the file), or the reason why there are none."""
-        found: dict[int, bytes | Reason] = {}
+        """Return the bytes in each of `rows` (numbers in the file), or the reason why there are none.
+
+        A damaged page costs the rows of its row group from there on.
+        """
+        found: dict[int, bytes | Reason] = dict.fromkeys(rows, Reason.IMAGE_UNREADABLE)
         try:
             if self._cursor is None or self._cursor.uri != uri:
                 self._cursor = _Cursor(uri, self._column)
-            for row in sorted(set(rows)):
-                found[row] = self._cursor.value(row)
         except (*IO_ERRORS, LookupError):
-            self._cursor = None
-        return {row: found.get(row, Reason.IMAGE_UNREADABLE) for row in rows}
+            return found
+        for _, group in groupby(sorted(found), key=self._cursor.group_of):
+            try:
+                for row in group:
+                    found[row] = self._cursor.value(row)
+            except (*IO_ERRORS, LookupError):
+                self._cursor.leave()
+        return found
 
 
 class _Cursor:
@@ -241,10 +248,17 @@ class _Cursor:
         self._column, self._leaf = column, f"{column}.bytes" if kind == "struct" else column
         groups = map(self._file.metadata.row_group, range(self._file.num_row_groups))
         self._starts = [0, *accumulate(group.num_rows for group in groups)]
-        self._group = -1
-        self._first = self._next = 0
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._values: pa.Array = pa.array([], pa.binary())
+        self.leave()
+
+    def leave(self) -> None:
+        """Give up the row group that is being read."""
+        self._group = -1
+        self._first = self._next = 0
+
+    def group_of(self, row: int) -> int:
+        return bisect_right(self._starts, row) - 1
 
     def value(self, row: int) -> bytes | Reason:
         if not self._first <= row < self._next:
@@ -257,7 +271,7 @@ class _Cursor:
     def _go_to(self, row: int) -> None:
         if not 0 <= row < self._starts[-1]:
             raise IndexError(f"{self.uri} has {self._starts[-1]} rows, row {row} is asked for")
-        group = bisect_right(self._starts, row) - 1
+        group = self.group_of(row)
         if group != self._group or row < self._first:
             self._group, self._next = group, self._starts[group]
             self._batches = self._file.iter_batches(

@@ -294,9 +294,10 @@ def test_a_jpeg_of_endless_scans_is_refused(no_decoding):
         b"\xff\xd8\xff" + b"\xff" * 2**20,
         b"RIFF\0\0\0\0WEBP" + bytes(8) * 400_000,
         b"GIF89a" + bytes(7) + b"!" * 2**20,
+        b"GIF89a" + bytes(7) + (b"!\xfe" + b"\x01x" * 1000 + b"\0") * 400,
         b"GIF89a" + bytes(7) + b"?" * 2**20,
     ],
-    ids=["png chunks", "jpeg fill bytes", "webp chunks", "gif extensions", "gif stray bytes"],
+    ids=["png chunks", "jpeg fill bytes", "webp chunks", "gif extensions", "gif sub-blocks", "gif stray bytes"],
 )
 def test_files_of_endless_blocks_are_refused(data, no_decoding):
     assert refused(data).reason == Reason.IMAGE_CORRUPT

@@ -211,3 +211,15 @@ def test_a_file_that_vanished_costs_its_images_only(tmp_path):
     rows = read_all(source)
     (tmp_path / "p.parquet").unlink()
     assert images_of(source, rows) == [Reason.IMAGE_UNREADABLE] * 6
+
+
+def test_a_damaged_page_of_images_costs_its_row_group(tmp_path):
+    columns = {"image": JPEGS, "caption": CAPTIONS}
+    path = write_parquet(tmp_path / "p.parquet", columns, row_group_size=2, use_dictionary=False, compression="zstd")
+    source = source_of(path)
+    rows = read_all(source)
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data, size = bytearray(path.read_bytes()), chunk.total_compressed_size
+    data[chunk.data_page_offset : chunk.data_page_offset + size] = b"\xff" * size
+    path.write_bytes(data)
+    assert images_of(source, rows) == [*JPEGS[:2], *[Reason.IMAGE_UNREADABLE] * 2, *JPEGS[4:]]
