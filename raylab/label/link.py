@@ -48,7 +48,7 @@ class LinkConfig:
     """Weight of the cosine between an entity and what the other mentions mean (1/tau in MOFI)."""
     clash: float = 0.5
     """Log penalty where the recogniser says person and the entity is a place, and the like."""
-    rounds: int = 3
+    rounds: int = 2
     """Times that the mentions look at each other."""
     neighbour_mass: float = 0.3
     """Probability that the caption as a whole means one of its neighbours in the embedding space."""

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from raylab.errors import RaylabError
-from raylab.kb.context import INT8_SCALE, KEYWORDS, NO_WORD, RECORD, ContextSpace, tokens
+from raylab.kb.context import DIMS, INT8_SCALE, KEYWORDS, NO_WORD, RECORD, ContextSpace, tokens
 from raylab.kb.kinds import Kind, kinds_of
 from raylab.schema import ENTITY
 
@@ -68,7 +68,7 @@ def test_vectors_put_a_topic_together_and_captions_beside_it(topics):
 def test_a_text_of_unknown_words_is_the_null_vector(topics):
     space = ContextSpace.fit(topics)
     vector = space.centre(space.sums(space.words(pa.array(["zzz", None]))))
-    assert vector.shape == (2, 64) and not vector.any()
+    assert vector.shape == (2, DIMS) and not vector.any()
 
 
 def test_keywords_are_the_rarest_words_of_the_definition_and_not_of_the_name():
