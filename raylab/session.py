@@ -73,7 +73,7 @@ def _cause(error: BaseException | None) -> RaylabError | None:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, RaylabError):
+        if isinstance(error, RaylabError) and not isinstance(error, RayError):  # Ray's wrapper is of both kinds
             return RaylabError(*error.args)
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
     return None

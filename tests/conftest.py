@@ -27,6 +27,8 @@ def ray_cluster() -> Iterator[None]:
     """One Ray for all tests that need it. CPUs are slots: the two cores are shared by the operating system."""
     import ray
 
+    # Workers import test modules by the names that pytest gives them.
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
     ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
