@@ -76,22 +76,21 @@ def tokens(texts: pa.Array | pa.ChunkedArray) -> Tokens:
         texts: strings; null counts as empty.
     """
     codes, offsets = _utf8(texts)
-    folded, multipliers = _byte_tables()
-    letters = folded[codes]
-    is_word = letters != 0
-    # the byte before a text's first is no part of a word, whatever it holds
-    previous = np.empty_like(is_word)
-    previous[1:] = is_word[:-1]
-    previous[offsets[:-1][offsets[:-1] < len(codes)]] = False
-    starts = np.flatnonzero(is_word & ~previous)
+    kind, values, multipliers = _byte_tables()
+    is_word = np.zeros(len(codes) + 2, bool)  # with an end before the first byte and behind the last
+    is_word[1:-1] = kind[codes]
+    opens = is_word[1:] & ~is_word[:-1]
+    closes = is_word[:-1] & ~is_word[1:]
+    edges = offsets[1:-1]  # one text's last word never goes on in the next text
+    opens[edges] |= is_word[edges + 1]
+    closes[edges] |= is_word[edges]
+    starts, ends = np.flatnonzero(opens), np.flatnonzero(closes)
     if len(starts) == 0:
         return Tokens(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, bool))
-    number = np.cumsum(is_word & ~previous) - 1
-    word_bytes = np.flatnonzero(is_word)
-    place = np.minimum(word_bytes - starts[number[word_bytes]], _MAX_WORD_BYTES - 1)
-    mixed = letters[word_bytes] * multipliers[place]
-    first = np.searchsorted(word_bytes, starts)
-    key = np.add.reduceat(mixed, first)
+    first = np.append(0, np.cumsum(ends - starts))
+    place = np.arange(first[-1]) - np.repeat(first[:-1], ends - starts)
+    letters = values[codes[is_word[1:-1]]] * multipliers[np.minimum(place, _MAX_WORD_BYTES - 1)]
+    key = np.add.reduceat(letters, first[:-1])
     row = np.searchsorted(offsets, starts, side="right") - 1
     initial = codes[starts]
     return Tokens(row, key, (initial >= ord("a")) & (initial <= ord("z")))
@@ -109,15 +108,14 @@ def _utf8(texts: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray
 
 
 @cache
-def _byte_tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return byte -> folded random code (0: no word byte) and place in the word -> odd random multiplier."""
+def _byte_tables() -> tuple[NDArray[np.bool_], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return for each byte whether it is part of a word and its random value, and a random odd factor a place."""
     random = np.random.Generator(np.random.PCG64(20_240_501))  # fixed: keys are stored in knowledge bases
-    codes = random.integers(1, 2**64 - 1, 256, dtype=np.uint64)
-    folded = np.zeros(256, np.uint64)
-    for byte in range(256):
-        if byte >= 0x80 or chr(byte).isalnum():
-            folded[byte] = codes[ord(chr(byte).lower()) if byte < 0x80 else byte]
-    return folded, random.integers(1, 2**63 - 1, _MAX_WORD_BYTES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    values = random.integers(1, 2**64 - 1, 256, dtype=np.uint64)
+    values[ord("A") : ord("Z") + 1] = values[ord("a") : ord("z") + 1]
+    is_word = np.array([byte >= 0x80 or chr(byte).isalnum() for byte in range(256)])
+    factors = random.integers(1, 2**63 - 1, _MAX_WORD_BYTES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    return is_word, values, factors
 
 
 @dataclass(frozen=True)
@@ -215,13 +213,17 @@ class ContextSpace:
         known = word >= 0
         return Words(len(texts), found.row[known], word[known])
 
-    def common(self, texts: pa.Array) -> NDArray[np.float32]:
-        """Return `commonness` of each text's only word, float32 [texts]; 0 for other texts and unknown words."""
-        found = tokens(texts)
-        single = np.bincount(found.row, minlength=len(texts))[found.row] == 1
-        word = self._number(found.key[single])
-        common = np.zeros(len(texts), np.float32)
-        common[found.row[single]] = np.where(word >= 0, self.commonness[word], 0)
+    def common(self, words: Tokens, texts: int) -> NDArray[np.float32]:
+        """Return `commonness` of the only word of each text, float32 [texts]; 0 for other texts and unknown words.
+
+        Args:
+            words: the texts' words.
+            texts: how many texts there are.
+        """
+        single = np.bincount(words.row, minlength=texts)[words.row] == 1
+        number = self._number(words.key[single])
+        common = np.zeros(texts, np.float32)
+        common[words.row[single]] = np.where(number >= 0, self.commonness[number], 0)
         return common
 
     def _number(self, key: NDArray[np.uint64]) -> NDArray[np.int64]:

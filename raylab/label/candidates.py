@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from raylab.kb.aliases import IN_LOWER, IN_UPPER, LOWER_CASE, TITLE_CASE, UPPER_CASE
 from raylab.kb.catalog import Catalog
-from raylab.kb.context import tokens
+from raylab.kb.context import Tokens, tokens
 from raylab.kb.kinds import Kind
 from raylab.label.evidence import append_candidates, note_model
 from raylab.label.step import StepContext
@@ -47,8 +47,10 @@ _BEFORE_NAMES = frozenset(_TITLES.split())
 class CandidatesConfig:
     """How entities are looked up."""
 
-    max_per_mention: int = 16
+    max_per_mention: int = 10
     """The likeliest owners of an alias that are considered."""
+    min_share: float = 0.01
+    """Owners with less of the prior than this share of the likeliest one's are not: no context makes up for it."""
     fallback_weight: float = 0.3
     """Probability left for what a changed form of a recognised span finds (our choice)."""
     last_word_weight: float = 0.1
@@ -133,18 +135,19 @@ class Candidates:
         surfaces = mentions.field("text")
         alias = self._aliases.lookup(surfaces)
         known = np.flatnonzero(alias >= 0)
-        direct = self._owners(alias[known], known, surfaces.take(pa.array(known)), self._doubt(mentions)[known])
+        words = tokens(surfaces)
+        direct = self._owners(alias[known], known, surfaces.take(pa.array(known)), self._doubt(mentions, words)[known])
         changed = self._fallbacks(mentions, np.flatnonzero(alias < 0))
         found = concatenate([direct, changed])
-        found = self._corefer(mentions, found)
+        found = self._corefer(mentions, words, found)
         return found.take(np.lexsort((found.entity, -found.prior, found.mention)))
 
-    def _doubt(self, mentions: Mentioned) -> NDArray[np.float32]:
+    def _doubt(self, mentions: Mentioned, words: Tokens) -> NDArray[np.float32]:
         """Return how likely each mention is no name but a common word, 0..1; 0 where the recogniser has seen it."""
         if self._catalog.context is None:
             return np.zeros(len(mentions.row), np.float32)
         seen = pc.not_equal(mentions.field("source"), "alias").to_numpy(zero_copy_only=False)
-        return np.where(seen, np.float32(0), self._catalog.context.common(mentions.field("text")))
+        return np.where(seen, np.float32(0), self._catalog.context.common(words, len(seen)))
 
     def _owners(self, alias: NDArray, mention: NDArray, surfaces: pa.Array, doubt: NDArray) -> Found:
         """Return the likeliest owners of aliases; what the writing leaves in doubt is taken off their sum of 1.
@@ -156,9 +159,12 @@ class Candidates:
             doubt: how likely each is a common word, [n].
         """
         owners = self._aliases.candidates(alias)
-        rank = np.arange(owners.indptr[-1]) - np.repeat(owners.indptr[:-1], np.diff(owners.indptr))
-        top = np.flatnonzero(rank < self.config.max_per_mention)
-        owner = np.repeat(np.arange(len(alias)), np.diff(owners.indptr))[top]
+        owner = np.repeat(np.arange(len(alias)), np.diff(owners.indptr))
+        first = owners.indptr[owner]
+        rank, likeliest = np.arange(len(owner)) - first, owners.priors[first]
+        top = (rank < self.config.max_per_mention) & (owners.priors >= self.config.min_share * likeliest)
+        top = np.flatnonzero(top)
+        owner = owner[top]
         case = _case(surfaces)[owner]
         forms = owners.forms[top]
         lower, upper = (forms & IN_LOWER) > 0, (forms & IN_UPPER) > 0
@@ -184,14 +190,14 @@ class Candidates:
         prior = (found.prior * weights[found.mention]).astype(np.float32)
         return Found(missing[at[found.mention]], found.entity, prior, np.ones(len(prior), bool))
 
-    def _corefer(self, mentions: Mentioned, found: Found) -> Found:
+    def _corefer(self, mentions: Mentioned, words: Tokens, found: Found) -> Found:
         """Let one-word mentions share in the candidates of a longer mention of their row that holds the word."""
         if self._catalog.context is None or not len(found.mention):
             return found
         found = found.take(np.lexsort((-found.prior, found.mention)))
         named, best = np.unique(found.mention, return_index=True)
         kind = self._catalog.context.entities["kind"][found.entity[best]]
-        short, long = _parts_of(mentions, named[(kind & _ABBREVIATED) > 0])
+        short, long = _parts_of(mentions, words, named[(kind & _ABBREVIATED) > 0])
         share = np.float32(self.config.coreference)
         begin, end = np.searchsorted(found.mention, long), np.searchsorted(found.mention, long, side="right")
         count = end - begin
@@ -213,9 +219,10 @@ def mentioned(batch: pa.Table) -> Mentioned:
     return Mentioned(row[living], place[living], values)
 
 
-def _parts_of(mentions: Mentioned, named: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _parts_of(
+    mentions: Mentioned, words: Tokens, named: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return pairs (one-word mention, the first of the longer mentions `named` in its row that holds the word)."""
-    words = tokens(mentions.field("text"))
     row = mentions.row[words.row].astype(np.uint64)
     key = words.key + row * np.uint64(0x9E3779B97F4A7C15)  # a word of a caption
     count = np.bincount(words.row, minlength=len(mentions.row))

@@ -89,7 +89,8 @@ def test_a_long_definition_keeps_as_many_keywords_as_there_is_room_for():
 
 def test_a_word_written_small_in_definitions_is_common():
     rows = entities(*({"description": "lives in Paris on stock"} for _ in range(9)))
-    common = ContextSpace.fit(rows).common(pa.array(["Stock", "Paris", "two words", "unknown", ""]))
+    texts = pa.array(["Stock", "Paris", "two words", "unknown", ""])
+    common = ContextSpace.fit(rows).common(tokens(texts), len(texts))
     assert common[0] == pytest.approx(0.9) and common[1:].tolist() == [0, 0, 0, 0]
 
 
