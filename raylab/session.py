@@ -15,6 +15,9 @@ from raylab.errors import RaylabError
 
 logger = logging.getLogger(__name__)
 
+RAY_DATA_NOTE = "\nFailed to apply UDF transform"
+"""What Ray Data writes behind the message of an exception of ours."""
+
 
 @contextlib.contextmanager
 def session(cpus: float, gpus: float = 0.0) -> Iterator[None]:
@@ -74,6 +77,6 @@ def _cause(error: BaseException | None) -> RaylabError | None:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, RaylabError) and not isinstance(error, RayError):  # Ray's wrapper is of both kinds
-            return RaylabError(*error.args)
+            return RaylabError(str(error).partition(RAY_DATA_NOTE)[0])
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
     return None

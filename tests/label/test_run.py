@@ -23,7 +23,7 @@ POOLS = Pools(mentions=Pool(num_cpus=0.5, batch_rows=100), select=Pool(max_actor
 
 @dataclasses.dataclass(frozen=True)
 class ToyConfig(LabelConfig):
-    judge: Judge = Judge()
+    judge: Judge = dataclasses.field(default_factory=Judge)
 
     def step_configs(self):
         return {"mentions": Name(), "select": self.judge}
@@ -56,9 +56,18 @@ def test_every_row_ends_labelled_or_with_a_reason_and_counts_close(config):
     assert summary["rows_in"] == ROWS == summary["labelled"] + summary["rejected"] + summary["failed"]
     found = Counter(verdicts(config.out).values())
     assert found["low_score"] == summary["reasons"]["low_score"] > 0
-    assert sum(n for what, n in found.items() if what.startswith("e") and what != "empty_caption") == summary["labelled"]
+    assert (
+        sum(n for what, n in found.items() if what.startswith("e") and what != "empty_caption") == summary["labelled"]
+    )
     names = {path.name for path in Path(config.out).iterdir()}
-    assert {"config.json", "summary.json", "README.md", "report.html", "entity_counts.parquet", "MANIFEST.json"} <= names
+    assert {
+        "config.json",
+        "summary.json",
+        "README.md",
+        "report.html",
+        "entity_counts.parquet",
+        "MANIFEST.json",
+    } <= names
     assert "pieces" not in names
 
 
@@ -118,7 +127,7 @@ def test_a_row_that_kills_its_worker_is_the_only_one_lost(config):
 
 
 def test_a_step_that_cannot_be_built_is_one_clear_error(config):
-    with pytest.raises(RaylabError, match="^there is no such model: install it$"):
+    with pytest.raises(RaylabError, match=r"^there is no such model: install it$"):
         run(dataclasses.replace(config, judge=Judge(how="build")))
 
 

@@ -1,0 +1,123 @@
+"""Runs the labeling job as a process of its own and kills parts of it."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from raylab.label.store import LabelStore
+
+ROOT = Path(__file__).parents[2]
+ROWS = 3000
+TARGETS = ("driver", "actor", "worker")
+
+
+def job(kb: str, out: str) -> list[str]:
+    """Return the command line of a mini-world run of six segments."""
+    source = f"miniworld://?rows={ROWS}&seed=11"
+    return [sys.executable, "jobs/label.py", "--recipe", "miniworld", "--source", source, "--kb", kb, "--out", out]
+
+
+def start(kb: str, out: str) -> psutil.Popen:
+    """Start the job in a process group of its own, output to a file beside `out`."""
+    with Path(out + ".log").open("a") as log:
+        return psutil.Popen(job(kb, out), cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+
+def finish(process: psutil.Popen, out: str, seconds: float = 170) -> None:
+    """Wait until the job ends well; fail with what it printed otherwise."""
+    try:
+        status = process.wait(seconds)
+    except psutil.TimeoutExpired:
+        end(process)
+        status = f"still running after {seconds} s"
+    assert status == 0, f"{status}\n{Path(out + '.log').read_text()[-4000:]}"
+
+
+def end(process: psutil.Popen) -> None:
+    """Kill the job and whatever it started."""
+    children = process.children(recursive=True) if process.is_running() else []
+    for one in [process, *children]:
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs([process, *children], timeout=20)
+
+
+def progress(out: str) -> float:
+    """Return how far the run is: the share of its segments that are committed, a piece counting a little."""
+    commits = len(list(Path(out, "segments").glob("*.json"))) if Path(out, "segments").is_dir() else 0
+    pieces = len(list(Path(out, "pieces").glob("*.parquet"))) if Path(out, "pieces").is_dir() else 0
+    return (commits + min(pieces, 1) * 0.5) / (ROWS / 500)
+
+
+def kill_at(process: psutil.Popen, out: str, target: str, share: float, rng: random.Random) -> bool:
+    """SIGKILL the target when the run is `share` through; return False if the run was over before."""
+    deadline = time.monotonic() + 150
+    while progress(out) < share:
+        if process.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0, 0.5))
+    if target == "driver":
+        kill_driver(process)
+        return True
+    victims = [child for child in process.children(recursive=True) if _is(child, target)]
+    if not victims:
+        return False
+    rng.choice(sorted(victims, key=lambda child: child.pid)).kill()
+    return True
+
+
+def kill_driver(process: psutil.Popen) -> None:
+    """SIGKILL the driver alone, and wait until the Ray that it had started has gone with it."""
+    children = process.children(recursive=True)
+    process.kill()
+    process.wait(20)
+    _, left = psutil.wait_procs(children, timeout=40)
+    for one in left:
+        one.kill()
+    psutil.wait_procs(left, timeout=10)
+
+
+def _is(process: psutil.Process, target: str) -> bool:
+    try:
+        line = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return line.startswith("ray::MapWorker" if target == "actor" else "ray::")
+
+
+def verdicts(out: str) -> list[tuple[str, str]]:
+    """Return every row id with its label or the reason of its rejection, sorted; a doubled row would show."""
+    store = LabelStore(out)
+    labels = store.labels().to_table(columns=["row_id", "entity_id"])
+    rejects = store.rejects().to_table(columns=["row_id", "reject_reason"])
+    found = list(zip(labels["row_id"].to_pylist(), labels["entity_id"].to_pylist()))
+    found += list(zip(rejects["row_id"].to_pylist(), rejects["reject_reason"].to_pylist()))
+    return sorted(found)
+
+
+def leftovers(out: str) -> list[str]:
+    """Return files of the run that no manifest names: pieces, orphans, temporary files."""
+    store = LabelStore(out)
+    named = {*store.manifest["labels"], *store.manifest["rejects"]}
+    files = [path for path in Path(out).rglob("*") if path.is_file()]
+    odd = [path for path in files if path.name.startswith(".") or "pieces" in path.parts]
+    parts = [path for path in files if path.parent.name in ("labels", "rejects")]
+    return sorted(str(path) for path in odd + [p for p in parts if os.path.relpath(p, out) not in named])
+
+
+def build_kb(folder: Path) -> str:
+    """Build the mini-world's knowledge base by its job, with its entity vectors, and return its path."""
+    out = str(folder / "kb")
+    command = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", out]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    return out
