@@ -3,8 +3,8 @@
     .venv/bin/python bench/synthetic_kb.py --out /some/folder/synthetic.jsonl --entities 6100000
 
 With 6.1 million entities it holds about 20 million distinct surfaces. Its words and some of its names come from the
-captions of ../shared/data/alttext_10k where that is there (so captions meet the index as they would in life, and harder:
-nearly every word of theirs names something), the rest from made-up words. Streams: memory does not grow with the size.
+captions of ../shared/data/alttext_10k where that is there (so captions meet the index as in life, and harder: nearly
+every word of theirs names something), the rest from made-up words. Streams: memory does not grow with the size.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def check_text(value: object, what: str) -> str | None:
     Raises:
         BadLine: it is no text, or text that no file can hold (lone surrogates, NUL).
     """
-    if value is None or value == "":
+    if value is None:
         return None
     if not isinstance(value, str):
         raise BadLine(f"{what} is not text")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -70,8 +71,8 @@ def entity(record: dict[str, Any]) -> dict[str, Any]:
         BadLine: no id, or a field of the wrong kind.
     """
     row: dict[str, Any] = {}
-    for name, spellings in FIELDS.items():
-        row[name] = next((record[key] for key in spellings if record.get(key) not in (None, "")), None)
+    for name, spellings in _spellings(tuple(record)):
+        row[name] = next((record[key] for key in spellings if record[key] not in (None, "")), None)
     for name in ("id", "title", "description", "summary"):
         row[name] = check_text(row[name], name)
     if row["id"] is None:
@@ -82,6 +83,12 @@ def entity(record: dict[str, Any]) -> dict[str, Any]:
         row["title"] = row["aliases"][0]
     row["popularity"] = check_number(row["popularity"], "popularity")
     return row
+
+
+@lru_cache(1024)
+def _spellings(keys: tuple[str, ...]) -> list[tuple[str, list[str]]]:
+    """Return, for each field, those of its spellings that a record with these keys has."""
+    return [(name, [key for key in spellings if key in keys]) for name, spellings in FIELDS.items()]
 
 
 def read_edges(path: str) -> dict[str, list[str]]:

@@ -57,7 +57,9 @@ def test_result_depends_on_neither_processes_nor_pieces(tmp_path: Path, monkeypa
     import raylab.kb.build as module
     from raylab.kb import lines
 
-    rows = [{"id": f"Q{n}", "title": f"Name {n % 700}", "aliases": [f"N{n}"], "popularity": n} for n in range(2_000)]
+    rows: list[dict] = [
+        {"id": f"Q{n}", "title": f"Name {n % 700}", "aliases": [f"N{n}"], "popularity": n} for n in range(2_000)
+    ]
     one = make(tmp_path, rows)
     (tmp_path / "again").mkdir()
     monkeypatch.setattr(lines.pieces, "__defaults__", (5_000,))
@@ -129,7 +131,7 @@ def test_only_persons_have_surnames(tmp_path: Path) -> None:
 
 
 def test_priors_weigh_popularity_and_ownership(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict] = [
         {"id": "Q1", "title": "Jordan", "popularity": 100},
         {"id": "Q2", "title": "Michael Jordan", "types": ["Q5"], "popularity": 100},
         {"id": "Q3", "title": "Hashemite Kingdom", "aliases": ["Jordan", "jordan"], "popularity": 100},
@@ -147,7 +149,7 @@ def test_without_popularity_the_kind_decides() -> None:
 
 
 def test_crowded_names_keep_their_likeliest_owners(tmp_path: Path) -> None:
-    rows = [{"id": f"Q{n}", "title": "Smith", "popularity": n} for n in range(1, 11)]
+    rows: list[dict] = [{"id": f"Q{n}", "title": "Smith", "popularity": n} for n in range(1, 11)]
     catalog = make(tmp_path, rows, max_owners=3)
     assert list(owners(catalog, "Smith")) == ["Q10", "Q9", "Q8"]
     assert catalog.info.dropped == {"owner beyond max_owners": 7}
