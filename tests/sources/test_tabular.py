@@ -182,6 +182,27 @@ def test_an_open_quote_at_the_end_costs_its_own_line(tmp_path):
     assert [row["reject_reason"] for row in rows_of(tmp_path / "t.csv")] == ["bad_row", None, None]
 
 
+def test_tsv_comes_with_quoting_and_without(tmp_path):
+    lines = [
+        "image\tcaption",
+        'a.jpg\t"a ""b""\tc"',
+        'b.jpg\t12" vinyl',
+        'c.jpg\t"open',
+        'd.jpg\t"one" and two',
+        'e.jpg\t"x\ny"',
+    ]
+    (tmp_path / "t.tsv").write_text("\n".join(lines) + "\n")
+    rows = rows_of(tmp_path / "t.tsv")
+    assert [row["caption"] for row in rows] == ['a "b"\tc', '12" vinyl', '"open', '"one" and two', "x\ny"]
+
+
+def test_a_row_beyond_all_measure_is_one_bad_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(csvlines, "MAX_ROW_CHARS", 500)
+    row = "a.jpg," + "x" * 600
+    (tmp_path / "t.csv").write_text(f'image,caption\n{row}\nb.jpg,fine\nc.jpg,"open\nd.jpg,fine\n')
+    assert [row["reject_reason"] for row in rows_of(tmp_path / "t.csv")] == ["bad_row", None, "bad_row", None]
+
+
 def test_lines_of_another_length_are_bad_rows(tmp_path):
     (tmp_path / "t.tsv").write_text("image\tcaption\na.jpg\nb.jpg\tfine\nc.jpg\tx\ty\n\nd.jpg\tfine\n")
     assert [row["reject_reason"] for row in rows_of(tmp_path / "t.tsv")] == ["bad_row", None, "bad_row", None]
