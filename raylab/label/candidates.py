@@ -192,19 +192,29 @@ class Candidates:
 
     def _corefer(self, mentions: Mentioned, words: Tokens, found: Found) -> Found:
         """Let one-word mentions share in the candidates of a longer mention of their row that holds the word."""
-        if self._catalog.context is None or not len(found.mention):
-            return found
         found = found.take(np.lexsort((-found.prior, found.mention)))
-        named, best = np.unique(found.mention, return_index=True)
-        kind = self._catalog.context.entities["kind"][found.entity[best]]
-        short, long = _parts_of(mentions, words, named[(kind & _ABBREVIATED) > 0])
+        short, long = _parts_of(mentions, words, self._may_be_shortened(words, found))
+        if not len(short):
+            return found
         share = np.float32(self.config.coreference)
         begin, end = np.searchsorted(found.mention, long), np.searchsorted(found.mention, long, side="right")
         count = end - begin
         at = np.repeat(end - np.cumsum(count), count) + np.arange(count.sum())
         borrowed = Found(np.repeat(short, count), found.entity[at], found.prior[at] * share, np.ones(len(at), bool))
-        own = found.prior * np.where(np.isin(found.mention, short), 1 - share, np.float32(1))
+        rest = np.ones(len(mentions.row), np.float32)
+        rest[short] -= share
+        own = found.prior * rest[found.mention]
         return _united(concatenate([found._replace(prior=own), borrowed]), len(self._catalog))
+
+    def _may_be_shortened(self, words: Tokens, found: Found) -> NDArray[np.int64]:
+        """Return the mentions of several words whose likeliest candidate a text may go on to call by one of them."""
+        if self._catalog.context is None or not len(found.mention):
+            return np.empty(0, np.int64)
+        best = np.flatnonzero(np.diff(found.mention, prepend=-1))
+        count = np.bincount(words.row, minlength=int(found.mention[-1]) + 1)
+        best = best[count[found.mention[best]] > 1]
+        kind = np.take(self._catalog.context.entities, found.entity[best])["kind"]
+        return found.mention[best[(kind & _ABBREVIATED) > 0]]
 
 
 def mentioned(batch: pa.Table) -> Mentioned:
@@ -223,16 +233,17 @@ def _parts_of(
     mentions: Mentioned, words: Tokens, named: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return pairs (one-word mention, the first of the longer mentions `named` in its row that holds the word)."""
+    if not len(named):
+        return named, named
     row = mentions.row[words.row].astype(np.uint64)
     key = words.key + row * np.uint64(0x9E3779B97F4A7C15)  # a word of a caption
-    count = np.bincount(words.row, minlength=len(mentions.row))
+    single = np.bincount(words.row, minlength=len(mentions.row)) == 1
     capital = _case(mentions.field("text")) != LOWER_CASE
-    short = (count[words.row] == 1) & capital[words.row]
-    long = (count[words.row] > 1) & np.isin(words.row, named)
+    several = np.zeros(len(single), bool)
+    several[named] = True
+    short, long = (single & capital)[words.row], several[words.row]
     keys, first = np.unique(key[long], return_index=True)
     holder = words.row[long][first]
-    if not len(keys):
-        return holder, holder
     place = np.minimum(np.searchsorted(keys, key[short]), len(keys) - 1)
     pair = np.flatnonzero(keys[place] == key[short])
     part, whole = words.row[short][pair], holder[place[pair]]
