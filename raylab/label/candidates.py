@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raylab.kb.aliases import IN_LOWER, IN_UPPER, LOWER_CASE, TITLE_CASE, UPPER_CASE
+from raylab.kb.aliases import FREE, IN_LOWER, IN_UPPER, LOWER_CASE, TITLE_CASE, UPPER_CASE
 from raylab.kb.catalog import Catalog
 from raylab.kb.context import Tokens, tokens
 from raylab.kb.kinds import Kind
@@ -96,6 +96,8 @@ class Mentioned(NamedTuple):
     """The row of the batch."""
     place: NDArray[np.int64]
     """The mention's number in its row."""
+    cased: NDArray[np.bool_]
+    """Its caption has capitals and small letters, so that how the mention is written tells something."""
     values: pa.StructArray
     """`schema.MENTION`."""
 
@@ -136,7 +138,8 @@ class Candidates:
         alias = self._aliases.lookup(surfaces)
         known = np.flatnonzero(alias >= 0)
         words = tokens(surfaces)
-        direct = self._owners(alias[known], known, surfaces.take(pa.array(known)), self._doubt(mentions, words)[known])
+        case = np.where(mentions.cased, _case(surfaces), FREE)
+        direct = self._owners(alias[known], known, case[known], self._doubt(mentions, words)[known])
         changed = self._fallbacks(mentions, np.flatnonzero(alias < 0))
         found = concatenate([direct, changed])
         found = self._corefer(mentions, words, found)
@@ -149,13 +152,13 @@ class Candidates:
         seen = pc.not_equal(mentions.field("source"), "alias").to_numpy(zero_copy_only=False)
         return np.where(seen, np.float32(0), self._catalog.context.common(words, len(seen)))
 
-    def _owners(self, alias: NDArray, mention: NDArray, surfaces: pa.Array, doubt: NDArray) -> Found:
+    def _owners(self, alias: NDArray, mention: NDArray, case: NDArray, doubt: NDArray) -> Found:
         """Return the likeliest owners of aliases; what the writing leaves in doubt is taken off their sum of 1.
 
         Args:
             alias: numbers of aliases, [n].
             mention: numbers of the mentions that they stand for, [n].
-            surfaces: how these are written, [n].
+            case: how these are written, [n]; `FREE` where that tells nothing.
             doubt: how likely each is a common word, [n].
         """
         owners = self._aliases.candidates(alias)
@@ -165,7 +168,7 @@ class Candidates:
         top = (rank < self.config.max_per_mention) & (owners.priors >= self.config.min_share * likeliest)
         top = np.flatnonzero(top)
         owner = owner[top]
-        case = _case(surfaces)[owner]
+        case = case[owner]
         forms = owners.forms[top]
         lower, upper = (forms & IN_LOWER) > 0, (forms & IN_UPPER) > 0
         mismatch = (case == LOWER_CASE) & ~lower | (case == TITLE_CASE) & lower | (case == UPPER_CASE) & ~upper
@@ -186,7 +189,7 @@ class Candidates:
         config = self.config
         weights = np.array([config.last_word_weight if forms[hit][2] else config.fallback_weight for hit in hits])
         written = pa.array([forms[hit][1] for hit in hits], pa.string())
-        found = self._owners(alias[hits], np.arange(len(hits)), written, np.zeros(len(hits)))
+        found = self._owners(alias[hits], np.arange(len(hits)), _case(written), np.zeros(len(hits)))
         prior = (found.prior * weights[found.mention]).astype(np.float32)
         return Found(missing[at[found.mention]], found.entity, prior, np.ones(len(prior), bool))
 
@@ -226,7 +229,10 @@ def mentioned(batch: pa.Table) -> Mentioned:
     values = column.flatten()
     if not living.all():
         values = values.filter(pa.array(living))
-    return Mentioned(row[living], place[living], values)
+    caption = batch["caption"]
+    case = (pc.not_equal(caption, fold(caption)).fill_null(False).to_numpy() for fold in (pc.utf8_lower, pc.utf8_upper))
+    cased = np.logical_and(*case)
+    return Mentioned(row[living], place[living], cased[row[living]], values)
 
 
 def _parts_of(

@@ -54,11 +54,11 @@ class LinkConfig:
     """Probability that the caption as a whole means one of its neighbours in the embedding space."""
     neighbour_temperature: float = 0.05
     """Turns the neighbours' cosines into shares of that probability."""
-    lower_case: float = 0.5
+    lower_case: float = 0.3
     """Salience of a mention without a capital in a caption that has some: things seldom are what a name is."""
-    one_word: float = 0.7
+    one_word: float = 0.9
     """Salience of a name of one word against a longer one."""
-    later: float = 0.95
+    later: float = 0.9
     """Salience lost with each mention before: captions name first what they show."""
 
     def build(self, context: StepContext) -> Link:

@@ -92,9 +92,14 @@ def test_a_word_of_a_place_is_another_place(step):
 
 
 def test_owners_written_like_the_mention_are_preferred(step):
-    (small,), (large,) = found(step, "an apple", ("apple",)), found(step, "an Apple", ("Apple",))
+    (small,), (large,) = found(step, "An apple", ("apple",)), found(step, "An Apple", ("Apple",))
     assert priors(small)["apple-fruit"] > priors(large)["apple-fruit"]
     assert priors(small)["apple-fruit"] > 0.8
+
+
+def test_in_a_caption_of_one_case_the_writing_tells_nothing(step):
+    (small,), (large,) = found(step, "an apple", ("apple",)), found(step, "AN APPLE", ("APPLE",))
+    assert priors(small) == pytest.approx(priors(large))
 
 
 def test_capitals_of_a_common_word_are_doubted_unless_a_recogniser_saw_the_name(step):
