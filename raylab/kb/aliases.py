@@ -23,9 +23,9 @@ TITLE, ALIAS, PARTIAL = 0, 1, 2
 KIND = 0b11
 """The bits of an owner record that hold the above; the rest are forms."""
 
-IN_LOWER, IN_TITLE, IN_UPPER, FUNCTION = 4, 8, 16, 32
+IN_LOWER, IN_TITLE, IN_UPPER, FUNCTION, SURNAME = 4, 8, 16, 32, 64
 """How an alias is written: without capitals (or only its first letter, of several words) | with some | all in capitals;
-and: made of function words alone (``it``, ``The Who``)."""
+and: made of function words alone (``it``, ``The Who``); to all its owners only a partial name."""
 
 FREE, LOWER_CASE, TITLE_CASE, UPPER_CASE = 0, 1, 2, 3
 """How a match is written in its caption; `FREE` where that says nothing: a caption all in one case, letters without."""
@@ -104,7 +104,7 @@ class AliasIndex:
 
         A match is a run of at most `PHRASE_TOKENS` tokens inside one phrase, written in a way that fits the alias:
         ``us`` is not ``US``, ``may`` is not ``May`` and ``reading`` is not ``Reading``, unless the whole caption is in
-        one case. Numbers, single letters and lone function words are left out.
+        one case. Numbers, single letters and lone function words are left out, and surnames without a capital.
 
         Args:
             captions: strings, nulls allowed.
@@ -152,8 +152,10 @@ class AliasIndex:
         fits &= (case != TITLE_CASE) | ~acronym | (letters > 3)
         fits &= (case != UPPER_CASE) | ((forms & IN_UPPER) > 0) | (letters > 3)
         # function words name something only as a written-out acronym (IT, WHO) or as a title of several words (The Who)
-        spelled = ((case == UPPER_CASE) & ((forms & IN_UPPER) > 0)) | ((case == TITLE_CASE) & (last > first))
-        return fits & (~function | spelled)
+        phrase = tokens.spaces[last] > tokens.spaces[first]
+        spelled = ((case == UPPER_CASE) & ((forms & IN_UPPER) > 0)) | ((case == TITLE_CASE) & phrase)
+        small = tokens.upper[1][last] == tokens.upper[0][first]
+        return fits & (~function | spelled) & ~(small & ((forms & SURNAME) > 0))
 
     def lookup(self, surfaces: Sequence[str] | pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return the alias number of each whole surface, int64, -1 where it is unknown; case and gaps are not asked."""

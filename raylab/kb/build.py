@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from raylab.kb.wikidata import check_date, dump_date, dump_pieces, read_dump
 from raylab.kb.write import Map, write_aliases, write_context, write_entities
 from raylab.schema import ENTITY, SCHEMA_VERSION
 
+SPILL_TABLES = 10
 SMALL_BYTES = 4 * 2**20
 """Input below this is not worth a second process."""
 PAGES_OF_NO_ENTITY = ("Q4167410", "Q13406463", "Q4167836", "Q11266439", "Q17362920", "Q4663903", "Q15184295")
@@ -234,27 +236,27 @@ def _partitions(inputs: list[Input]) -> int:
 
 
 def _read(inputs: list[Input], work: Path, read_map: Map) -> tuple[list[Report], list[str]]:
-    spills = [str(work / f"spill-{number:06d}.arrow") for number in range(len(inputs))]
-    tasks = list(zip(inputs, spills, [_partitions(inputs)] * len(inputs)))
-    return list(read_map(read_piece, tasks)), spills
+    stems = [str(work / f"spill-{number:06d}") for number in range(len(inputs))]
+    reports = list(read_map(read_piece, list(zip(inputs, stems, [_partitions(inputs)] * len(inputs)))))
+    return reports, [path for report in reports for path in report.spills]
 
 
 def read_piece(task: tuple[Input, str, int]) -> Report:
-    """Read one piece into its spill file.
+    """Read one piece into spill files, a new one every `SPILL_TABLES` tables so that a file of any size fits.
 
     Args:
-        task: what to read, the spill file's path, the number of partitions.
+        task: what to read, the spill files' path up to their number, how many partitions they have.
     """
-    one, spill, partitions = task
+    one, stem, partitions = task
     report = Report(one.piece.path)
 
-    def counted() -> Iterator[pa.Table]:
-        for table in tables(one.reader(one.piece, report)):
+    found = tables(one.reader(one.piece, report))
+    while some := list(islice(found, SPILL_TABLES)):
+        for table in some:
             report.rows += table.num_rows
             report.types.update(pc.unique(pc.list_flatten(table["types"])).to_pylist())
-            yield table
-
-    write_spill(counted(), Path(spill), partitions)
+        report.spills.append(f"{stem}-{len(report.spills):03d}.arrow")
+        write_spill(some, Path(report.spills[-1]), partitions)
     return report
 
 

@@ -9,7 +9,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raylab.kb.aliases import ALIAS, FUNCTION, IN_LOWER, IN_TITLE, IN_UPPER, KIND, PARTIAL, TITLE, AliasIndex, whole
+from raylab.kb.aliases import (
+    ALIAS,
+    FUNCTION,
+    IN_LOWER,
+    IN_TITLE,
+    IN_UPPER,
+    KIND,
+    PARTIAL,
+    SURNAME,
+    TITLE,
+    AliasIndex,
+    whole,
+)
 from raylab.kb.hashing import HashIndex
 from raylab.kb.normalise import Folding, Tokens, read
 
@@ -25,6 +37,9 @@ must my near neither never new no nor not now of off on once one only onto or ot
 same shall she should since so some such than that the their theirs them then there these they this those
 through to too two under until up upon us use used very via was we were what when where which while who whom
 whose why will with within without would yes yet you your yours
+im ive id ill youre youve youll hes shes weve theyre dont doesnt didnt isnt arent wasnt cant couldnt wont wouldnt
+lets thats whats 1st 2nd 3rd 4th 5th 6th 7th 8th 9th 10th 11th 12th 13th 14th 15th 16th 17th 18th 19th 20th 21st
+22nd 23rd 24th 25th 26th 27th 28th 29th 30th 31st
 """
 _TAIL = r"\s*\([^()]*\)\s*$"  # "(footballer)": how Wikipedia tells titles apart
 _SURNAME = (
@@ -158,6 +173,7 @@ def build_index(owners: Owners, popularity: np.ndarray, folding: Folding, max_ow
     hashes = owners.hashes[order]
     first = np.flatnonzero(changes(hashes))
     forms = np.bitwise_or.reduceat(owners.kinds[order], first) & ~np.uint8(KIND)
+    forms[np.minimum.reduceat(owners.kinds[order] & np.uint8(KIND), first) == PARTIAL] |= np.uint8(SURNAME)
     gaps = np.bitwise_or.reduceat(owners.gaps[order], first)
     keys = hashes[first]
     rank = np.arange(len(hashes)) - np.repeat(first, np.diff(np.append(first, len(hashes))))

@@ -53,6 +53,8 @@ class Report:
     """Lines with a fault that could be put right, by reason; they count among the rows."""
     samples: list[tuple[int, str, str]] = field(default_factory=list)
     """The first bad lines: number in the piece (from 1), reason, first 200 characters."""
+    spills: list[str] = field(default_factory=list)
+    """The files that hold the rows."""
     types: set[str] = field(default_factory=set)
     """All types that occur."""
     edges: list[tuple[str, str]] = field(default_factory=list)

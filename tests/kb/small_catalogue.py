@@ -22,6 +22,7 @@ ROWS: list[dict] = [
     {"id": "Q13", "title": "New York City", "aliases": ["New York", "NYC"]},
     {"id": "Q14", "title": "C++"},
     {"id": "Q15", "title": "AT&T"},
+    {"id": "Q17", "title": "Isle of Man", "aliases": ["IM", "1st"]},
     {"id": "Q16", "title": "J. K. Rowling", "types": ["Q5"]},
 ]
 

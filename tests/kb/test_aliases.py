@@ -49,6 +49,9 @@ def found(kb: Catalog, caption: str) -> list[str]:
         ("O'Paris and Don't Paris't", []),
         ("Night in Paris. Texas is big", ["Paris"]),
         ("Paris | Texas", ["Paris"]),
+        ("I'm here on the 1st", []),
+        ("Simmons, SIMMONS and simmons", ["Simmons", "SIMMONS"]),
+        ("an old simmons bed", []),
     ],
 )
 def test_match_reads_names_as_a_reader_would(kb: Catalog, caption: str, expected: list[str]) -> None:

@@ -55,7 +55,7 @@ def test_sources_are_merged_by_id(tmp_path: Path) -> None:
 
 def test_result_depends_on_neither_processes_nor_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import raylab.kb.build as module
-    from raylab.kb import lines
+    from raylab.kb import lines, records
 
     rows: list[dict] = [
         {"id": f"Q{n}", "title": f"Name {n % 700}", "aliases": [f"N{n}"], "popularity": n} for n in range(2_000)
@@ -63,6 +63,8 @@ def test_result_depends_on_neither_processes_nor_pieces(tmp_path: Path, monkeypa
     one = make(tmp_path, rows)
     (tmp_path / "again").mkdir()
     monkeypatch.setattr(lines.pieces, "__defaults__", (5_000,))
+    monkeypatch.setattr(records.tables, "__defaults__", (11,))
+    monkeypatch.setattr(module, "SPILL_TABLES", 2)
     monkeypatch.setattr(module, "_partitions", lambda inputs: 7)
     other = make(tmp_path / "again", rows)
     assert other.info.fingerprint == one.info.fingerprint
