@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raylab.errors import RaylabError
 from raylab.models.clip import ClipEncoder
 from raylab.sources.miniworld.entities import ENTITIES, PICTURED
 from raylab.sources.miniworld.make_clip import (
@@ -78,3 +79,9 @@ def test_the_end_of_a_text_has_the_highest_number():
     tokenizer = make_tokenizer(["a flag of France", "signal flag Lima"] * 20, 400)
     numbers = tokenizer(["a flag", "of Lima and more"], padding=True)["input_ids"]
     assert all(max(row) == tokenizer.eos_token_id == len(tokenizer) - 1 for row in numbers)
+
+
+@pytest.mark.parametrize("settings", [{"first_seed": 7}, {"worlds": 1, "rows_per_world": 100}])
+def test_a_recipe_keeps_clear_of_figures_and_fills_a_batch(settings):
+    with pytest.raises(RaylabError, match="7|100"):
+        ClipRecipe(**settings)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raylab.errors import RaylabError
 from raylab.sources.miniworld.entities import ENTITIES
 from raylab.sources.miniworld.samples import picture, sample
 
@@ -35,6 +36,7 @@ SHIPPED = Path(__file__).parent / "assets" / "clip"
 IMAGE_SIZE = 64
 """Pixels of the network's input."""
 
+_LOWEST_SEED = 1000
 _TASK_ROWS = 500
 _PAD, _START, _END = "<pad>", "<start>", "<end>"
 
@@ -48,18 +50,34 @@ class ClipRecipe:
     first_seed: int = 1000
     """The worlds first_seed, first_seed + 1, ... are trained on; 1000 or more keeps clear of tests and figures."""
     worlds: int = 4
+    """How many worlds."""
     rows_per_world: int = 30_000
+    """Pictures in each; 12 KB of memory a picture."""
     epochs: int = 3
+    """Passes over the pairs: about 20 minutes on one core."""
     batch: int = 128
     """Small, because the number of steps is what a short training lacks, not negatives among 222 entities."""
     learning_rate: float = 2e-3
+    """AdamW's, at its highest."""
     weight_decay: float = 0.05
+    """Of matrices; biases, norms and the temperature are left alone."""
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises; it falls along a cosine after."""
     vocabulary: int = 4096
+    """Tokens, at most."""
     processes: int = 2
     """Painters, and threads of the training (on a busy machine 1 trains faster)."""
     seed: int = 0
+    """Of the weights and of the order of the pairs."""
+
+    def __post_init__(self) -> None:
+        if self.first_seed < _LOWEST_SEED:
+            raise RaylabError(
+                f"first_seed={self.first_seed}: worlds below {_LOWEST_SEED} are for tests and figures, "
+                f"take {_LOWEST_SEED} or more"
+            )
+        if self.worlds * self.rows_per_world < 2 * self.batch:
+            raise RaylabError(f"{self.worlds} x {self.rows_per_world} pairs do not fill two batches of {self.batch}")
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,7 @@ class Pairs:
     pixels: np.ndarray
     """(N, IMAGE_SIZE, IMAGE_SIZE, 3) uint8."""
     captions: list[str]
+    """N texts, none of them empty."""
 
 
 def _paint(task: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
