@@ -83,5 +83,5 @@ def test_the_end_of_a_text_has_the_highest_number():
 
 @pytest.mark.parametrize("settings", [{"first_seed": 7}, {"worlds": 1, "rows_per_world": 100}])
 def test_a_recipe_keeps_clear_of_figures_and_fills_a_batch(settings):
-    with pytest.raises(RaylabError, match="7|100"):
+    with pytest.raises(RaylabError, match=r"7|100"):
         ClipRecipe(**settings)
