@@ -92,7 +92,7 @@ def test_types_are_closed_over_their_ancestors(tmp_path: Path) -> None:
     edges = tmp_path / "edges.jsonl"
     pairs = [("city", "place"), ("place", "thing"), ("thing", "place"), ("town", "place")]
     edges.write_text("".join(json.dumps({"qid": a, "subclass_of": b}) + "\n" for a, b in pairs))
-    rows = [{"id": "Q1", "title": "x", "types": ["city", "town"]}, {"id": "Q2", "title": "y"}]
+    rows: list[dict] = [{"id": "Q1", "title": "x", "types": ["city", "town"]}, {"id": "Q2", "title": "y"}]
     catalog = make(tmp_path, rows, type_edges=(str(edges),))
     assert catalog.types.take(pa.array(catalog.rows(["Q1"])))[0].as_py() == ["city", "town", "place", "thing"]
     assert catalog.types.take(pa.array(catalog.rows(["Q2"])))[0].as_py() == []
