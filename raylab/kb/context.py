@@ -207,11 +207,14 @@ class ContextSpace:
         return np.where(np.any(sums, axis=-1, keepdims=True), _unit(unit - self.mean), np.float32(0))
 
     def words(self, texts: pa.Array | pa.ChunkedArray) -> Words:
-        """Return every word that has a vector, in reading order."""
-        found = tokens(texts)
-        word = self._number(found.key)
-        known = word >= 0
-        return Words(len(texts), found.row[known], word[known])
+        """Return every word of the texts that has a vector, in reading order."""
+        return self.known(tokens(texts), len(texts))
+
+    def known(self, words: Tokens, texts: int) -> Words:
+        """Return those of the texts' words that have a vector."""
+        number = self._number(words.key)
+        has = number >= 0
+        return Words(texts, words.row[has], number[has])
 
     def common(self, words: Tokens, texts: int) -> NDArray[np.float32]:
         """Return `commonness` of the only word of each text, float32 [texts]; 0 for other texts and unknown words.

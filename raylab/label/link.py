@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
-from raylab.kb.context import INT8_SCALE, KEYWORDS, ContextSpace, Words
+from raylab.kb.context import INT8_SCALE, KEYWORDS, ContextSpace, Tokens, Words, tokens
 from raylab.kb.kinds import NER_KINDS
 from raylab.label.evidence import FlatCandidates, flat_candidates, note_model, replace_fields
 from raylab.label.step import StepContext
@@ -54,8 +54,9 @@ class LinkConfig:
     """Probability that the caption as a whole means one of its neighbours in the embedding space."""
     neighbour_temperature: float = 0.05
     """Turns the neighbours' cosines into shares of that probability."""
-    lower_case: float = 0.3
-    """Salience of a mention without a capital in a caption that has some: things seldom are what a name is."""
+    common_word: float = 0.3
+    """Salience of a common word against a name: one without a capital in a caption that has some, or in proportion one
+    that the knowledge base's own text writes small ("Fashion" in Title Case)."""
     one_word: float = 0.9
     """Salience of a name of one word against a longer one."""
     later: float = 0.9
@@ -158,7 +159,7 @@ class Link:
     ) -> NDArray[np.float64]:
         """Return how well each candidate fits the words outside its mention."""
         context = self._context
-        everywhere, within = context.words(captions), context.words(mentions.text)
+        everywhere, within = context.words(captions), context.known(mentions.words, len(mentions.text))
         around = context.centre(context.sums(everywhere)[groups.row] - context.sums(within))
         near = np.einsum("md,md->m", vectors, around[groups.group]).astype(np.float64)
         length = np.bincount(everywhere.row, minlength=everywhere.texts)[groups.row[groups.group]]
@@ -170,7 +171,8 @@ class Link:
         lower = pc.equal(mentions.text, pc.utf8_lower(mentions.text)).to_numpy(zero_copy_only=False)
         uncased = pc.equal(captions, pc.utf8_lower(captions)).fill_null(True).to_numpy()[groups.row]
         one_word = pc.equal(pc.count_substring(mentions.text, " "), 0).to_numpy(zero_copy_only=False)
-        salience = np.where(lower & ~uncased, self.config.lower_case, 1.0)
+        common = np.where(lower & ~uncased, 1.0, self._context.common(mentions.words, len(mentions.text)))
+        salience = 1 - (1 - self.config.common_word) * common
         salience *= np.where(one_word, self.config.one_word, 1.0)
         return salience * self.config.later ** np.maximum(groups.mention, 0)
 
@@ -190,7 +192,8 @@ class _GroupMentions(NamedTuple):
     """What the mention of each group is."""
 
     text: pa.Array
-    """Its words; empty for the whole caption."""
+    """As it stands in the caption; empty for the whole caption."""
+    words: Tokens
     kind: NDArray[np.uint8]
     """`Kind` bits that the recogniser's label stands for; 0: none."""
 
@@ -203,7 +206,8 @@ class _GroupMentions(NamedTuple):
         encoded = values.field("label").dictionary_encode()
         kinds = np.array([NER_KINDS.get(label, 0) for label in encoded.dictionary.to_pylist()] + [0], np.uint8)
         label = pc.fill_null(encoded.indices, len(kinds) - 1).to_numpy(zero_copy_only=False)
-        return cls(pc.fill_null(values.field("text"), ""), kinds[label])
+        text = pc.fill_null(values.field("text"), "")
+        return cls(text, tokens(text), kinds[label])
 
     def clash(self, kinds: NDArray[np.uint16], groups: Groups) -> NDArray[np.bool_]:
         """Tell for each candidate whether its kinds are known and exclude what the recogniser saw."""

@@ -84,6 +84,13 @@ def test_a_rows_answer_is_its_most_salient_certain_mention(context):
     assert row["link_entity_id"] == "paris"
 
 
+def test_capitals_do_not_make_a_name_of_a_common_word(context):
+    captions = ["Stock Photo Of Paris", "stock photo of paris"]
+    for caption in captions:
+        row = linked(context, caption, caption[:5], caption[-5:], common_word=0.1)
+        assert row["link_entity_id"] == "paris"
+
+
 def test_neighbours_take_part_as_the_whole_caption(step):
     near = [candidate("paris", -1, 0.9, "neighbour"), candidate("bermuda", -1, 0.5, "neighbour")]
     (row,) = step(rows_of(["a city of light"], mentions=[[]], candidates=[near])).to_pylist()
