@@ -36,7 +36,10 @@ from raylab.sources.base import SourceConfig
 DATA = Path(__file__).parents[2] / "shared" / "data"
 CATALOGUES = ("kgtk_arnold", "places_dr5hn", "us_congress", "oewn_wikidata", "imagenet1000_qid", "nsi_brands_operators")
 BATCH = 512
-BASELINES = {"exact alias + PageRank": str, "exact alias, case folded + PageRank": str.casefold}
+BASELINES: dict[str, Callable[[Any], str]] = {
+    "exact alias + PageRank": str,
+    "exact alias, case folded + PageRank": str.casefold,
+}
 """Names of the baselines and how they read a name."""
 
 
