@@ -2,6 +2,7 @@
 
 kb.json              what it is: versions, dump date, counts, what was left out and why, the size of every file
 entities.arrow       `schema.ENTITY` rows, ascending by the hash of their id; types as a dictionary
+names.arrow          their aliases and summaries, mapped when somebody asks: labeling does not
 popularity.npy       float32 [entities], 0 where it is not known
 ids/                 id -> row
 aliases/             surface -> owners with priors
@@ -26,12 +27,31 @@ from raylab.kb.aliases import AliasIndex
 from raylab.kb.context import ContextSpace
 from raylab.kb.hashing import HashIndex, hash_strings, open_array
 from raylab.kb.records import take
-from raylab.schema import SCHEMA_VERSION
+from raylab.schema import ENTITY, SCHEMA_VERSION
 
 INFO = "kb.json"
 ENTITIES = "entities.arrow"
+NAMES = "names.arrow"
 POPULARITY = "popularity.npy"
 IDS, ALIASES, CONTEXT = "ids", "aliases", "context"
+
+
+def split(schema: pa.Schema) -> tuple[pa.Schema, pa.Schema]:
+    """Return the schemas of ``entities.arrow`` and of ``names.arrow`` for a schema of all columns."""
+    cold = ("aliases", "summary")
+    hot = [field for field in schema if field.name not in cold]
+    return pa.schema(hot, schema.metadata), pa.schema([schema.field(name) for name in cold], schema.metadata)
+
+
+def open_table(path: Path) -> pa.Table:
+    """Map an Arrow file."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def open_entities(folder: Path) -> pa.Table:
+    """Map all columns of `schema.ENTITY`."""
+    hot, cold = open_table(folder / ENTITIES), open_table(folder / NAMES)
+    return pa.table({name: (cold if name in cold.column_names else hot)[name] for name in ENTITY.names})
 
 
 @dataclass(frozen=True)
@@ -93,10 +113,9 @@ class Catalog:
 
     Attributes:
         info: what it is.
-        ids: string [entities], memory-mapped Arrow, like the next four.
+        ids: string [entities], memory-mapped Arrow, like the next three.
         titles: string.
         descriptions: string, nulls.
-        summaries: string, nulls.
         types: list of strings (dictionary-encoded): an entity's own types first, then all above them.
         popularity: float32 [entities], 0 where it is not known.
         aliases: the alias index.
@@ -107,16 +126,16 @@ class Catalog:
         self,
         path: Path,
         info: KBInfo,
-        entities: pa.Table,
+        hot: pa.Table,
         *,
         ids: HashIndex,
         popularity: np.ndarray,
         aliases: AliasIndex,
     ) -> None:
-        self.path, self.info, self.entities, self.popularity, self.aliases = path, info, entities, popularity, aliases
-        self._ids = ids
-        self.ids, self.titles, self.descriptions, self.summaries, self.types = (
-            entities[name] for name in ("id", "title", "description", "summary", "types")
+        self.path, self.info, self.popularity, self.aliases = path, info, popularity, aliases
+        self._ids, self._hot = ids, hot
+        self.ids, self.titles, self.descriptions, self.types = (
+            hot[name] for name in ("id", "title", "description", "types")
         )
 
     @classmethod
@@ -135,12 +154,22 @@ class Catalog:
                 state = "is missing" if found is None else f"has {found} bytes instead of {size}"
                 raise RaylabError(f"{file} {state}: the knowledge base is damaged, copy or build it again.")
         try:
-            entities = pa.ipc.open_file(pa.memory_map(str(folder / ENTITIES))).read_all()
+            hot = open_table(folder / ENTITIES)
             popularity = open_array(folder / POPULARITY)
             ids, aliases = HashIndex.open(folder / IDS), AliasIndex.open(folder / ALIASES)
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise RaylabError(f"{folder} is damaged ({error}): copy or build the knowledge base again.") from error
-        return cls(folder, info, entities, ids=ids, popularity=popularity, aliases=aliases)
+        return cls(folder, info, hot, ids=ids, popularity=popularity, aliases=aliases)
+
+    @cached_property
+    def entities(self) -> pa.Table:
+        """All columns of `schema.ENTITY`, memory-mapped."""
+        return open_entities(self.path)
+
+    @property
+    def summaries(self) -> pa.ChunkedArray:
+        """String [entities], nulls; memory-mapped."""
+        return self.entities["summary"]
 
     @cached_property
     def context(self) -> ContextSpace | None:
@@ -162,7 +191,8 @@ class Catalog:
             rows: integer [n], any order, repeats allowed.
             columns: names of `schema.ENTITY`.
         """
-        return take(self.entities.select(list(columns)), np.asarray(rows))
+        source = self._hot if set(columns) <= set(self._hot.column_names) else self.entities
+        return take(source.select(list(columns)), np.asarray(rows))
 
     def texts(self, rows: np.ndarray) -> list[str]:
         """Return each entity as it is shown to a text encoder: ``title: description``, or the title alone."""

@@ -90,12 +90,12 @@ class HashIndex:
     keys: np.ndarray
     """uint64 [n], ascending, distinct."""
     buckets: np.ndarray
-    """uint32 [2**b + 1]: where each bucket starts in `keys`; about one key a bucket."""
+    """uint32 [2**b + 1]: where each bucket starts in `keys`; one or two keys a bucket."""
 
     @classmethod
     def of(cls, keys: np.ndarray) -> HashIndex:
         """Index `keys` (uint64 [n], ascending and distinct)."""
-        bits = max(1, len(keys).bit_length())
+        bits = max(1, len(keys).bit_length() - 1)
         counts = np.bincount((keys >> np.uint64(64 - bits)).astype(np.int64), minlength=1 << bits)
         return cls(keys, prefix_sums(counts).astype(np.uint32))
 

@@ -29,13 +29,20 @@ CONTEXT_SAMPLE = 200_000
 
 
 def write_entities(work: Path, folder: Path, partitions: int, types: list[str]) -> Fingerprint:
-    """Write entities in batches of `BATCH_ROWS`, their popularity and the index of their ids."""
+    """Write entities in batches of `BATCH_ROWS`, their popularity and the index of their ids.
+
+    Names and summaries, which labeling never looks at, go to a file of their own.
+    """
     dictionary = pa.array(types, pa.string())
     of_types = pa.list_(pa.dictionary(pa.int32(), pa.string()))
     schema = ENTITY.set(ENTITY.get_field_index("types"), pa.field("types", of_types))
+    hot, cold = layout.split(schema)
     fingerprint, popularity = Fingerprint(), [np.zeros(0, np.float32)]
     hashes: list[np.ndarray] = []
-    with pa.ipc.new_file(folder / layout.ENTITIES, schema) as writer:
+    with (
+        pa.ipc.new_file(folder / layout.ENTITIES, hot) as entities,
+        pa.ipc.new_file(folder / layout.NAMES, cold) as names,
+    ):
         for table in _batches(work, partitions, hashes):
             fingerprint.add(table)
             popularity.append(table["popularity"].to_numpy())
@@ -43,7 +50,8 @@ def write_entities(work: Path, folder: Path, partitions: int, types: list[str]) 
             codes = pc.index_in(types_column.values, dictionary)
             encoded = pa.ListArray.from_arrays(types_column.offsets, pa.DictionaryArray.from_arrays(codes, dictionary))
             coded = table.set_column(schema.get_field_index("types"), schema.field("types"), encoded)
-            writer.write_table(coded.cast(schema).combine_chunks())
+            entities.write_table(coded.select(hot.names).cast(hot).combine_chunks())
+            names.write_table(coded.select(cold.names).cast(cold).combine_chunks())
     np.save(folder / layout.POPULARITY, np.concatenate(popularity).astype(np.float32))
     HashIndex.of(np.concatenate(hashes)).save(folder / layout.IDS)
     return fingerprint
@@ -80,20 +88,18 @@ def write_aliases(work: Path, folder: Path, partitions: int, folding: Folding, m
 
 def write_context(folder: Path, rows: int, local_map: Map) -> None:
     """Fit the text vectors on the first entities (their order is random) and encode all."""
-    source = pa.ipc.open_file(pa.memory_map(str(folder / layout.ENTITIES)))
-    needed = range(min(source.num_record_batches, -(-CONTEXT_SAMPLE // BATCH_ROWS)))
-    sample = pa.Table.from_batches([source.get_batch(number) for number in needed]).slice(0, CONTEXT_SAMPLE)
+    sample = layout.open_entities(folder).slice(0, CONTEXT_SAMPLE)
     (folder / layout.CONTEXT).mkdir()
     ContextSpace.fit(sample).save(folder / layout.CONTEXT)
     ContextSpace.create_entities(folder / layout.CONTEXT, rows).flush()
-    for _ in local_map(partial(encode_batch, str(folder)), range(source.num_record_batches)):
+    for _ in local_map(partial(encode_batch, str(folder)), range(-(-rows // BATCH_ROWS))):
         pass
 
 
 def encode_batch(folder: str, number: int) -> None:
     """Encode one record batch of entities into its place in the file of text vectors."""
     space = ContextSpace.open(Path(folder) / layout.CONTEXT)
-    batch = pa.ipc.open_file(pa.memory_map(f"{folder}/{layout.ENTITIES}")).get_batch(number)
+    batch = layout.open_entities(Path(folder)).slice(number * BATCH_ROWS, BATCH_ROWS)
     records = np.load(f"{folder}/{layout.CONTEXT}/entities.npy", mmap_mode="r+")
     start = number * BATCH_ROWS
     records[start : start + batch.num_rows] = space.encode_entities(batch)

@@ -68,7 +68,9 @@ def test_a_damaged_info_file(copy: Path, text: str) -> None:
         Catalog.open(copy)
 
 
-@pytest.mark.parametrize("name", ["entities.arrow", "aliases/keys.npy", "ids/buckets.npy", "popularity.npy"])
+@pytest.mark.parametrize(
+    "name", ["entities.arrow", "names.arrow", "aliases/keys.npy", "ids/buckets.npy", "popularity.npy"]
+)
 def test_a_missing_or_cut_file(copy: Path, name: str) -> None:
     whole = (copy / name).read_bytes()
     (copy / name).write_bytes(whole[:-9])
