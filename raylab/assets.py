@@ -1,7 +1,7 @@
 """Models that ship inside the package, by an address that means the same on every host.
 
-``package://raylab.sources.miniworld/assets/clip`` is the folder ``assets/clip`` of that package, wherever it is installed:
-so configs can be compared and sent to other hosts, which a path could not.
+``package://raylab.sources.miniworld/assets/clip`` is the folder ``assets/clip`` of that package, wherever it is
+installed: so configs can be compared and sent to other hosts, which a path could not.
 """
 
 from __future__ import annotations

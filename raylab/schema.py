@@ -94,8 +94,12 @@ CANDIDATE = pa.struct(
     ]
 )
 
-MODELS = pa.map_(pa.string(), pa.string())
-"""Step name -> ``id@revision`` of the model or knowledge base it used."""
+MODEL = pa.struct(
+    [
+        pa.field("step", pa.string()),
+        pa.field("model", pa.string()),  # ``id@revision`` of the model or knowledge base that the step used
+    ]
+)
 
 _PAIR_FIELDS = [
     pa.field("row_id", pa.string(), nullable=False),
@@ -112,7 +116,7 @@ _EVIDENCE_FIELDS = [
     pa.field("candidates", pa.list_(CANDIDATE)),
     pa.field("link_entity_id", pa.string()),  # the best entity from the text alone
     pa.field("link_score", pa.float32()),
-    pa.field("models", MODELS),
+    pa.field("models", pa.list_(MODEL)),
 ]
 _ENTITY_FIELDS = [
     pa.field("entity_id", pa.string()),

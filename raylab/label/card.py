@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from raylab.label import formats
-from raylab.schema import LABEL, REJECT
+from raylab.schema import LABEL
 from raylab.storage import Folder
 
 _SIZES = (
@@ -52,7 +52,7 @@ _FIELDS = {
     "candidates": "every entity considered, with its prior and its scores from text and image",
     "link_entity_id": "the best entity from the text alone",
     "link_score": "its probability",
-    "models": "step name to id@revision of the model or knowledge base used",
+    "models": "id@revision of the model or knowledge base that each step used",
 }
 
 
@@ -84,7 +84,6 @@ def render_card(summary: dict[str, Any], config: dict[str, Any]) -> str:
         summary=summary,
         store=config.get("store", {}),
         fields=[(field.name, _type(field.type), _FIELDS[field.name]) for field in LABEL],
-        loadable=_loadable(LABEL),
     )
 
 
@@ -92,7 +91,6 @@ def _front_matter(summary: dict[str, Any]) -> str:
     """Return the YAML head, quoted by the YAML library itself."""
     import yaml
 
-    parts = {"labels": LABEL, "rejects": REJECT}
     head = {
         "pretty_name": " ".join(f"Entity labels of {summary['source']}".split()),
         **_licence(summary.get("licences", {})),
@@ -104,11 +102,9 @@ def _front_matter(summary: dict[str, Any]) -> str:
                 "config_name": name,
                 **({"default": True} if name == "labels" else {}),
                 "data_files": f"{name}/*.parquet",
-                "columns": _loadable(schema),
             }
-            for name, schema in parts.items()
+            for name in ("labels", "rejects")
         ],
-        "dataset_info": [{"config_name": name, "features": _features(schema)} for name, schema in parts.items()],
     }
     return yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=120)
 
@@ -118,25 +114,6 @@ def _licence(counted: dict[str, int]) -> dict[str, str]:
     known = {_LICENCES.get(name.lower()) for name in counted}
     only = known.pop() if len(known) == 1 else None
     return {"license": only} if only else {"license": "other", "license_name": "that-of-each-input-row"}
-
-
-def _loadable(schema: pa.Schema) -> list[str]:
-    """Return the columns that the `datasets` library can hold: it has no map type."""
-    return [field.name for field in schema if not pa.types.is_map(field.type)]
-
-
-def _features(schema: pa.Schema) -> list[dict[str, Any]]:
-    """Return the features of the loadable columns, in the form of a card's ``dataset_info``."""
-    return [{"name": name, **_feature(schema.field(name).type)} for name in _loadable(schema)]
-
-
-def _feature(kind: pa.DataType) -> dict[str, Any]:
-    if pa.types.is_struct(kind):
-        return {"struct": [{"name": field.name, **_feature(field.type)} for field in kind]}
-    if pa.types.is_list(kind):
-        inner = _feature(kind.value_type)
-        return {"list": inner.get("dtype") or inner["struct"]}
-    return {"dtype": _dtype(kind)}
 
 
 def _dtype(kind: pa.DataType) -> str:
@@ -150,8 +127,6 @@ def _type(kind: pa.DataType) -> str:
         return "{" + ", ".join(field.name for field in kind) + "}"
     if pa.types.is_list(kind):
         return f"list of {_type(kind.value_type)}"
-    if pa.types.is_map(kind):
-        return f"map of {kind.key_type} to {kind.item_type}"
     return _dtype(kind)
 
 

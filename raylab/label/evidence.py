@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raylab.schema import CANDIDATE, MODELS, alive, set_column
+from raylab.schema import CANDIDATE, MODEL, alive, set_column
 
 
 @dataclass(frozen=True)
@@ -67,23 +67,20 @@ def append_candidates(batch: pa.Table, rows: np.ndarray, values: pa.StructArray)
 def note_model(batch: pa.Table, step: str, model: str) -> pa.Table:
     """Return the batch with ``step: model`` added to `models` of the rows that are still in the flow."""
     column = _one_array(batch["models"])
-    mask = _one_array(alive(batch)).to_numpy(zero_copy_only=False)
-    old_rows = np.repeat(np.arange(len(column)), pc.fill_null(pc.list_value_length(_as_list(column)), 0).to_numpy())
-    all_rows = np.concatenate([old_rows, np.flatnonzero(mask)])
-    order = pa.array(np.argsort(all_rows, kind="stable"))
-    count = int(mask.sum())
-    keys = pa.concat_arrays([_as_list(column).flatten().field(0), pa.array([step] * count, pa.string())]).take(order)
-    items = pa.concat_arrays([_as_list(column).flatten().field(1), pa.array([model] * count, pa.string())]).take(order)
-    lengths = np.bincount(all_rows, minlength=len(column))
-    empty = pc.and_(pc.is_null(column), pa.array(lengths == 0))
-    return set_column(batch, "models", pa.MapArray.from_arrays(_offsets(lengths), keys, items, MODELS, mask=empty))
+    old_rows = np.repeat(np.arange(len(column)), pc.fill_null(pc.list_value_length(column), 0).to_numpy())
+    new_rows = np.flatnonzero(_one_array(alive(batch)).to_numpy(zero_copy_only=False))
+    all_rows = np.concatenate([old_rows, new_rows])
+    order = np.argsort(all_rows, kind="stable")
+    note = pa.scalar({"step": step, "model": model}, MODEL)
+    values = pa.concat_arrays([column.flatten(), pa.repeat(note, len(new_rows))]).take(pa.array(order))
+    return set_column(batch, "models", _regroup(batch["models"], all_rows[order], values))
 
 
 def _regroup(like: pa.ChunkedArray, rows: np.ndarray, values: pa.StructArray) -> pa.ListArray:
     """Put flat values back into lists; a list that was null stays so unless it has got a value."""
     lengths = np.bincount(rows, minlength=len(like))
     null = pc.and_(_one_array(pc.is_null(like)), pa.array(lengths == 0))
-    return pa.ListArray.from_arrays(_offsets(lengths), values, pa.list_(CANDIDATE), mask=null)
+    return pa.ListArray.from_arrays(_offsets(lengths), values, pa.list_(values.type), mask=null)
 
 
 def _offsets(lengths: np.ndarray) -> pa.Int32Array:
@@ -92,7 +89,3 @@ def _offsets(lengths: np.ndarray) -> pa.Int32Array:
 
 def _one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _as_list(column: pa.MapArray) -> pa.ListArray:
-    return column.cast(pa.list_(pa.struct([pa.field("key", pa.string(), False), pa.field("value", pa.string())])))

@@ -105,7 +105,7 @@ def _step(name: str, step: dict[str, Any]) -> dict[str, Any]:
 def _models(labels: ds.Dataset) -> dict[str, str]:
     """The models are the same for all rows of a run: one row tells."""
     row = labels.head(1, columns=["models"])
-    return dict(row["models"][0].as_py() or []) if row.num_rows else {}
+    return {note["step"]: note["model"] for note in row["models"][0].as_py() or []} if row.num_rows else {}
 
 
 def _licences(labels: ds.Dataset) -> dict[str, int]:

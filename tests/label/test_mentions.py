@@ -107,10 +107,12 @@ def test_rejected_rows_pass_untouched(joined):
 
 
 def test_the_row_says_which_pipeline_and_knowledge_base_were_used(joined, pipeline, context):
-    ((step, model),) = joined(rows_of(["Paris"]))["models"][0].as_py()
-    assert step == "mentions" and model.startswith("spacy:en_pipeline-0.0.0@") and " kb@" in model
+    (note,) = joined(rows_of(["Paris"]))["models"][0].as_py()
+    assert note["step"] == "mentions"
+    assert note["model"].startswith("spacy:en_pipeline-0.0.0@")
+    assert " kb@" in note["model"]
     again = MentionsConfig(spacy=pipeline).build(context)(rows_of(["Paris"]))["models"][0].as_py()
-    assert again == [(step, model)]
+    assert again == [note]
 
 
 def test_components_that_recognition_does_not_need_are_removed(joined):

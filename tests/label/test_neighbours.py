@@ -38,7 +38,7 @@ def test_a_caption_brings_the_entities_that_it_is_like(make_step):
     first, second = row["candidates"]
     assert first["prior"] == pytest.approx(1, abs=1e-3) and first["prior"] > second["prior"]
     assert first["link_score"] is first["image_cosine"] is first["image_score"] is None
-    assert row["models"] == [("neighbours", "colours@1")]
+    assert row["models"] == [{"step": "neighbours", "model": "colours@1"}]
 
 
 def test_an_entity_that_a_mention_brought_keeps_that_entry(make_step):

@@ -47,7 +47,7 @@ def test_the_image_overrules_the_text(make_step):
     assert row["score"] > 0.9 and 0.9 < row["margin"] <= row["score"]
     red, blue = row["candidates"]
     assert blue["image_cosine"] == pytest.approx(1, abs=1e-3) and blue["image_score"] > 0.9 > red["image_score"]
-    assert row["models"] == [("select", "colours@1")]
+    assert row["models"] == [{"step": "select", "model": "colours@1"}]
 
 
 def test_a_candidate_that_the_image_does_not_show_is_refused_and_kept_as_evidence(make_step):
@@ -156,7 +156,7 @@ def test_it_is_built_from_a_context_and_leaves_the_entity_vectors_beside_the_kno
     image = pa.array([{"uri": "miniworld://?seed=1", "offset": 0, "size": -1}], FLOW.field("image").type)
     (row,) = step(set_column(rows, "image", image)).to_pylist()
     assert row["entity_id"] in {"c:red", "c:blue"} and row["reject_reason"] is None
-    assert row["models"][0][1].startswith("tiny-clip@")
+    assert row["models"][0]["model"].startswith("tiny-clip@")
     (place,) = (kb.path / "vectors").iterdir()
     written = (place / "vectors.npy").stat().st_mtime_ns
     config.build(context)

@@ -25,6 +25,8 @@ from raylab.label.step import Step, StepConfig
 from raylab.schema import FLOW, Reason, reject
 from raylab.sources.base import Limits
 
+BEFORE = {"step": "before", "model": "id@1"}
+
 
 @dataclass
 class Case:
@@ -43,7 +45,7 @@ def _text_rows() -> pa.Table:
         captions,
         mentions=[[mention(c, word) for word in row] for c, row in zip(captions, words)],
         candidates=[[candidate(entity, 0, 0.5) for entity in row] for row in entities],
-        models=[[("before", "id@1")], [], None, [("before", "id@1")]],
+        models=[[BEFORE], [], None, [BEFORE]],
     )
 
 
