@@ -22,12 +22,14 @@ import tyro
 
 CAPTIONS = Path(__file__).parents[2] / "shared" / "data" / "alttext_10k" / "urls_and_alttext.parquet"
 WORDS = 400_000
-NAMES = 3.55
+NAMES = 3.1
 """Names of an entity besides its title, on average."""
 LENGTHS = (0.08, 0.47, 0.30, 0.15)
 """Shares of names of one to four words."""
 FROM_CAPTIONS = 0.02
 """Share of names that are word for word a phrase of a caption."""
+LOWER = 0.3
+"""Share of names written without capitals, as Wikidata writes those of things: then captions in small letters match."""
 PERSONS = 0.2
 CLASSES = 300
 CHUNK = 50_000
@@ -85,6 +87,8 @@ def lines(entities: int, seed: int = 0) -> Iterator[str]:
         names = [" ".join(row[:length]) for row, length in zip(draws, lengths)]
         for at in np.flatnonzero(rng.random(total) < FROM_CAPTIONS).tolist():
             names[at] = runs[int(rng.integers(len(runs)))]
+        for at in np.flatnonzero(rng.random(total) < LOWER).tolist():
+            names[at] = names[at].lower()
         about = words[zipf(rng, count * 6, WORDS).astype(np.int64)].reshape(count, 6).tolist()
         types = zipf(rng, count * 2, CLASSES).astype(np.int64).reshape(count, 2).tolist()
         person = (rng.random(count) < PERSONS).tolist()

@@ -16,6 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -101,20 +102,32 @@ def build(config: BuildConfig, read_map: Map | None = None) -> KBInfo:
         What was built; the same as in its ``kb.json``.
 
     Raises:
-        RaylabError: no input, an unreadable one, no sound line at all, or a folder in the way.
+        RaylabError: no input, an unreadable one, no sound line at all, a folder in the way, a full disk.
     """
     inputs = find_inputs(config)
     out = Path(config.out)
     check_place(out)
+    try:
+        with _work_folder(out) as work:
+            with _processes(config.workers, inputs) as local_map:
+                info = _build(config, inputs, work, read_map or local_map, local_map)
+            _commit(work / "kb", out)
+    except OSError as error:
+        raise RaylabError(f"{out} cannot be written ({error}): free some space or name another folder.") from error
+    except BrokenProcessPool as error:
+        raise RaylabError("a process of the build was killed, often for want of memory: try --workers 1.") from error
+    return info
+
+
+@contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """Make a folder beside `out`, on the same disk, and take it away in the end."""
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.building-", dir=out.parent))
     try:
-        with _processes(config.workers, inputs) as local_map:
-            info = _build(config, inputs, work, read_map or local_map, local_map)
-        _commit(work / "kb", out)
+        yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return info
 
 
 def find_inputs(config: BuildConfig) -> list[Input]:

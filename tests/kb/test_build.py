@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,24 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RaylabError, match="is no knowledge base"):
         make(tmp_path, ROWS)
     assert (tmp_path / "kb" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", ROWS)
+    with pytest.raises(RaylabError, match=r"kb cannot be written .* name another folder"):
+        build(BuildConfig(str(tmp_path / "rows.jsonl" / "kb"), (rows,)))
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import raylab.kb.write as module
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.np, "save", full)
+    with pytest.raises(RaylabError, match="No space left on device"):
+        make(tmp_path, ROWS)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows-0.jsonl"]
 
 
 def test_a_build_replaces_the_old_one_only_when_it_is_complete(tmp_path: Path) -> None:
