@@ -243,7 +243,7 @@ def main(config: Config) -> None:
         )
     info = Catalog.open(config.kb).info
     report = {
-        "ratio": speed["raylab"] / max((speed[name] for name in names[1:]), default=float("nan")),
+        "ratio": speed["raylab"] / max(speed[name] for name in names[1:]) if names[1:] else None,
         "captions_per_s": speed,
         "memory": loaded,
         "entities": info.entities,
