@@ -7,6 +7,7 @@ pyarrow's built-in filesystem for that scheme takes over. Local files are named 
 from __future__ import annotations
 
 import io
+import os
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -273,4 +274,4 @@ def absolute(uri: str) -> str:
     """Return `uri` with a relative local path made absolute, so that it means the same on every worker."""
     if "://" in uri:
         return uri
-    return str(Path(uri).expanduser().absolute())
+    return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100 - a Path keeps `..`, which no root check can see through

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from small_catalogue import ROWS, write_rows
+from kb.small_catalogue import ROWS, write_rows
 
 from raylab.kb.build import BuildConfig, build
 from raylab.kb.catalog import Catalog

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_catalogue import ROWS, write_rows
+from kb.small_catalogue import ROWS, write_rows
 
 from raylab.errors import RaylabError
 from raylab.kb.aliases import ALIAS, PARTIAL, TITLE

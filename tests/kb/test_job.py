@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from small_catalogue import ROWS, write_rows
+from kb.small_catalogue import ROWS, write_rows
 
 JOB = Path(__file__).parents[2] / "jobs" / "build_kb.py"
 

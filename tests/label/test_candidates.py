@@ -1,5 +1,5 @@
 import pytest
-from small_kb import build_kb, mention, rows_of
+from label.small_kb import build_kb, mention, rows_of
 
 from raylab.errors import RaylabError
 from raylab.label.candidates import CandidatesConfig

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import yaml
-from finished_run import HOSTILE, Run, make_run
+from label.finished_run import HOSTILE, Run, make_run
 
 from raylab.label.card import render_card, write_card
 from raylab.schema import LABEL
@@ -116,6 +116,7 @@ def test_an_empty_run_has_a_card(tmp_path: Path) -> None:
 
 
 def test_the_lines_on_loading_load(run: Run, card: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.out)
     found: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0], found)
     assert isinstance(found["labels"], pa.Table)

@@ -2,7 +2,7 @@ import csv
 
 import numpy as np
 import pytest
-from colour_world import ColourEncoder, make_kb, picture
+from label.colour_world import ColourEncoder, make_kb, picture
 
 from raylab.errors import RaylabError
 from raylab.label.leak import LeakConfig, LeakGuard

@@ -1,6 +1,6 @@
 import pyarrow as pa
 import pytest
-from small_kb import build_kb, candidate, mention, rows_of
+from label.small_kb import build_kb, candidate, mention, rows_of
 
 from raylab.errors import RaylabError
 from raylab.label.candidates import CandidatesConfig

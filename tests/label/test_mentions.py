@@ -3,7 +3,7 @@ import sys
 import pyarrow as pa
 import pytest
 import spacy
-from small_kb import build_kb, rows_of
+from label.small_kb import build_kb, rows_of
 
 from raylab.errors import RaylabError
 from raylab.label.mentions import Mentions, MentionsConfig, Spans, join

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from colour_world import COLOURS, ColourEncoder, candidate, make_kb, make_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from label.colour_world import COLOURS, ColourEncoder, candidate, make_kb, make_rows
 
 from raylab.errors import RaylabError
 from raylab.kb.vectors import EntityVectors

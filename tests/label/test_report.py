@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from finished_run import HOSTILE, DrawnSource, Run, dataset, make_kb, make_run
+from label.finished_run import HOSTILE, DrawnSource, Run, dataset, make_kb, make_run
 
 from raylab.errors import RaylabError
 from raylab.label.report import write_report

@@ -5,9 +5,9 @@ import io
 import random
 
 import finished_run
-from finished_run import DrawnSource
 from hypothesis import given
 from hypothesis import strategies as st
+from label.finished_run import DrawnSource
 from PIL import Image
 
 from raylab.label.samples import (

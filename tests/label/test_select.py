@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
-from colour_world import ColourEncoder, MemorySource, candidate, make_kb, make_rows, picture
+from label.colour_world import ColourEncoder, MemorySource, candidate, make_kb, make_rows, picture
 
 from raylab.errors import RaylabError
 from raylab.kb.vectors import EntityVectors

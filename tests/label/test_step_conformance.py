@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pytest
 import spacy
-from colour_world import ColourEncoder, MemorySource, make_kb, make_rows, picture
-from colour_world import candidate as colour
-from small_kb import build_kb, candidate, mention, rows_of
+from label.colour_world import ColourEncoder, MemorySource, make_kb, make_rows, picture
+from label.colour_world import candidate as colour
+from label.small_kb import build_kb, candidate, mention, rows_of
 
 from raylab.kb.vectors import EntityVectors
 from raylab.label.candidates import CandidatesConfig

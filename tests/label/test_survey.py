@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
-from finished_run import Run, make_run
+from label.finished_run import Run, make_run
 
 from raylab.label.survey import Histogram, Survey, survey
 from raylab.schema import Reason

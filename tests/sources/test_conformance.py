@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from source_files import jpeg, pair_members, write_csv, write_images, write_jsonl, write_parquet, write_tar
+from sources.source_files import jpeg, pair_members, write_csv, write_images, write_jsonl, write_parquet, write_tar
 
 from raylab.schema import PAIR, Reason, row_id
 from raylab.sources import Columns, SourceConfig, open_source

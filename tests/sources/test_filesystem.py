@@ -8,7 +8,16 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
-from source_files import jpeg, pair_members, read_all, reasons, write_images, write_jsonl, write_parquet, write_tar
+from sources.source_files import (
+    jpeg,
+    pair_members,
+    read_all,
+    reasons,
+    write_images,
+    write_jsonl,
+    write_parquet,
+    write_tar,
+)
 
 from raylab.errors import RaylabError
 from raylab.schema import Reason
@@ -57,6 +66,11 @@ def test_relative_paths_become_absolute(tree, monkeypatch):
     source = open_source(SourceConfig("sub"))
     monkeypatch.chdir("/")
     assert [shard.uri for shard in source.shards()] == [str(tree / "sub" / "c.tar")]
+
+
+def test_a_path_with_dots_means_what_the_shell_means(tree, monkeypatch):
+    monkeypatch.chdir(tree / "sub")
+    assert [shard.uri for shard in open_source(SourceConfig("../sub/../a.tar")).shards()] == [str(tree / "a.tar")]
 
 
 def test_a_change_of_content_changes_the_version(tree):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from source_files import encoded, picture
+from sources.source_files import encoded, picture
 
 from raylab.sources.base import Limits
 from raylab.sources.headers import read_header

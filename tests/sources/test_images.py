@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
-from source_files import encoded, picture
+from sources.source_files import encoded, picture
 
 from raylab.schema import Reason
 from raylab.sources.base import Limits

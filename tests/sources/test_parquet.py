@@ -3,7 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from source_files import jpeg, read_all, reasons, write_images, write_parquet
+from sources.source_files import jpeg, read_all, reasons, write_images, write_parquet
 
 from raylab.errors import RaylabError
 from raylab.schema import Reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from source_files import read_all
+from sources.source_files import read_all
 
 from raylab.sources import Columns, SourceConfig, open_source
 from raylab.sources.images import open_image

@@ -5,7 +5,7 @@ import gzip
 import json
 
 import pytest
-from source_files import jpeg, read_all, reasons, write_csv, write_images, write_jsonl
+from sources.source_files import jpeg, read_all, reasons, write_csv, write_images, write_jsonl
 
 from raylab.errors import RaylabError
 from raylab.schema import Reason

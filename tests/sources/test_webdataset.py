@@ -6,7 +6,7 @@ import json
 import tarfile
 
 import pytest
-from source_files import jpeg, pair_members, read_all, reasons, write_tar
+from sources.source_files import jpeg, pair_members, read_all, reasons, write_tar
 
 from raylab.errors import RaylabError
 from raylab.sources import Columns, SourceConfig, open_source
