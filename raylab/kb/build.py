@@ -33,6 +33,7 @@ from raylab.errors import RaylabError
 from raylab.kb import catalog as layout
 from raylab.kb.catalog import KBInfo
 from raylab.kb.enrich import Facts, read_facts
+from raylab.kb.fingerprint import file_digests
 from raylab.kb.merge import close_types, closure, drop, has_type, merge
 from raylab.kb.normalise import Folding
 from raylab.kb.owners import Owners, owners_of
@@ -190,7 +191,7 @@ def _build(config: BuildConfig, inputs: list[Input], work: Path, read_map: Map, 
     dropped = sum((part.dropped for part in merged), Counter({"owner beyond max_owners": crowded}))
     info = KBInfo(
         schema_version=SCHEMA_VERSION,
-        fingerprint=fingerprint.hexdigest(config.person_types, config.max_owners, config.context),
+        fingerprint=fingerprint.hexdigest(config.context, file_digests(folder / layout.ALIASES)),
         dump_date=date,
         entities=rows,
         aliases=aliases,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +29,15 @@ class Fingerprint:
         parts = [f"{name}={digest.hexdigest()}" for name, digest in sorted(self._columns.items())]
         text = "\n".join([*parts, *(repr(setting) for setting in settings)])
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the digest of each file in a folder: so a fingerprint tells indexes apart that other rules made."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+    return found
 
 
 def _feed(digest: hashlib.blake2b, column: pa.Array) -> None:

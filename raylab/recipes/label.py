@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from raylab.label.mentions import MentionsConfig
-from raylab.label.neighbours import NeighboursConfig
 from raylab.label.plan import LabelConfig, Pool, Pools, StoreConfig
 from raylab.label.select import SelectConfig
 from raylab.models.clip import ClipConfig
@@ -27,8 +26,7 @@ def miniworld() -> LabelConfig:
         recipe="miniworld",
         source=SourceConfig(uri="miniworld://?rows=2000&seed=7"),
         mentions=MentionsConfig(spacy=MINIWORLD_SPACY),
-        neighbours=NeighboursConfig(enabled=True, clip=MINIWORLD_CLIP),
-        select=SelectConfig(clip=MINIWORLD_CLIP),
+        select=SelectConfig(clip=MINIWORLD_CLIP, link_weight=0.0),
         pools=Pools(
             mentions=Pool(num_cpus=0.5),
             select=Pool(min_actors=2, max_actors=2, num_cpus=0.5),

@@ -248,3 +248,13 @@ def test_the_real_catalogues_build_together(shared_data: Path, tmp_path: Path) -
     (types,) = catalog.types.take(pa.array(catalog.rows(["Q76"]))).to_pylist()
     assert types[0] == "Q5"
     assert len(types) > 5
+
+
+def test_other_rules_for_the_index_make_another_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import raylab.kb.owners as module
+
+    one = make(tmp_path, ROWS)
+    rule = module.prior_weights
+    monkeypatch.setattr(module, "prior_weights", lambda *args, **kwargs: rule(*args, **kwargs) ** 2)
+    (tmp_path / "again").mkdir()
+    assert make(tmp_path / "again", ROWS).info.fingerprint != one.info.fingerprint

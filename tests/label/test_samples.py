@@ -4,9 +4,9 @@ import base64
 import io
 import random
 
-import finished_run
 from hypothesis import given
 from hypothesis import strategies as st
+from label import finished_run
 from label.finished_run import DrawnSource
 from PIL import Image
 
