@@ -65,7 +65,7 @@ def measure(seed: int, kb: str) -> dict:
         "precision": report["select"]["precision"],
         "coverage": coverage,
         "recall": report["select"]["recall"],
-        "link_precision_there": float(link.at_coverage(min(coverage, link.coverage.max()))[0]),
+        "link_precision_there": float(link.at_coverage(min(coverage, link.coverage.max(initial=0)))[0]),
         "precision_at_080": float(select.at_coverage(COVERAGE)[0]),
         "coverage_at_095": float(select.at_precision(0.95)[0]),
         "link_precision": report["link"]["precision"],

@@ -37,12 +37,15 @@ class SelectConfig:
     """Entities drawn from the knowledge base that every image is also compared with."""
     seed: int = 0
     """Draws the distractors."""
-    link_weight: float = 0.5
-    """Exponent of the text's probability, a weak prior; 0 lets the image decide alone."""
+    link_weight: float = 0.1
+    """Exponent of the text's probability. With a CLIP's usual scale of 100 the default settles near-ties only. 0 lets
+    the image decide alone, which is best where texts mislead as they do in the mini-world."""
     min_score: float = 0.3
-    """Rows whose best score is lower are rejected as `LOW_SCORE`."""
+    """Rows whose best score is lower are rejected as `LOW_SCORE`. Depends on the CLIP and on the number of distractors:
+    choose it on rows whose truth is known (`label.audit`); the default is our choice for CLIPs of the web."""
     min_margin: float = 0.1
-    """Rows whose best score leads the next one by less are rejected as `LOW_MARGIN`."""
+    """Rows whose best score leads the next one by less are rejected as `LOW_MARGIN`. Pictures that show two of their
+    candidates have a small margin too."""
     leak: LeakConfig = field(default_factory=LeakConfig)
     """Evaluation images to keep out."""
     threads: int = 1

@@ -26,7 +26,7 @@ def miniworld() -> LabelConfig:
         recipe="miniworld",
         source=SourceConfig(uri="miniworld://?rows=2000&seed=7"),
         mentions=MentionsConfig(spacy=MINIWORLD_SPACY),
-        select=SelectConfig(clip=MINIWORLD_CLIP, link_weight=0.0),
+        select=SelectConfig(clip=MINIWORLD_CLIP, link_weight=0.0, min_score=0.05, min_margin=0.05),
         pools=Pools(
             mentions=Pool(num_cpus=0.5),
             select=Pool(min_actors=2, max_actors=2, num_cpus=0.5),
