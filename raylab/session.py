@@ -33,15 +33,15 @@ def session(cpus: float, gpus: float = 0.0) -> Iterator[None]:
     Raises:
         RaylabError: the cluster has fewer GPUs than needed.
     """
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # a plan and a progress line an operator are not for users
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # plans and bars are not for users; our own lines tell progress
     if ray.is_initialized():
         yield
         return
     if os.environ.get("RAY_ADDRESS"):  # set by `ray job submit`
-        ray.init(logging_level=logging.WARNING)
+        ray.init(logging_level=logging.ERROR)
     else:
         own = max(os.cpu_count() or 1, math.ceil(cpus))
-        ray.init(address="local", num_cpus=own, include_dashboard=False, logging_level=logging.WARNING)
+        ray.init(address="local", num_cpus=own, include_dashboard=False, logging_level=logging.ERROR)
     try:
         _check_resources(cpus, gpus)
         yield
