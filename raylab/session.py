@@ -33,7 +33,7 @@ def session(cpus: float, gpus: float = 0.0) -> Iterator[None]:
     Raises:
         RaylabError: the cluster has fewer GPUs than needed.
     """
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # plans and bars are not for users; our own lines tell progress
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # our own lines tell progress
     if ray.is_initialized():
         yield
         return
