@@ -1,0 +1,69 @@
+"""What the docs tell a reader to type is understood by what is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+
+from raylab.config import parse
+from raylab.kb.build import BuildConfig
+from raylab.recipes import LABEL
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def code_lines() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        found += [(page.name, line.strip()) for line in text.splitlines() if re.search(r"^\s*\S.*jobs/\w+\.py ", line)]
+    return [(page, line) for page, line in found if "`" not in line and "|" not in line]
+
+
+@pytest.mark.parametrize(("page", "line"), code_lines())
+def test_every_flag_of_a_command_exists(page, line):
+    words = shlex.split(line.partition("jobs/")[2], comments=True)
+    if words[0] == "label.py":
+        parse(LABEL, "i2e", words[1:], "")
+    else:
+        tyro.cli(BuildConfig, args=words[1:])
+
+
+def test_commands_were_found():
+    assert len(code_lines()) > 8
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_files_exist(page):
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    missing = [link for link in links if not (page.parent / link).exists()]
+    missing += [name for name in re.findall(r"`((?:raylab|bench|tests|jobs)/[\w/]+\.(?:py|json))`", text)
+                if not (ROOT / name).exists()]  # fmt: skip
+    assert not missing
+
+
+def test_the_python_of_the_knowledge_base_page_runs(tmp_path):
+    job = [
+        sys.executable,
+        str(ROOT / "jobs/build_kb.py"),
+        "--catalogues",
+        "miniworld://",
+        "--out",
+        str(tmp_path / "kb"),
+    ]
+    subprocess.run(job, check=True, capture_output=True, timeout=120)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/knowledge-base.md").read_text(), re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert blocks
+    assert done.returncode == 0, done.stderr
+    assert "Georgia" in done.stdout
