@@ -23,11 +23,11 @@ demo: setup
 test: lint types unit
 
 lint: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 
 types: setup
-	$(BIN)/mypy
+	$(BIN)/python -m mypy
 
 unit: setup
 	$(BIN)/python -m pytest -m 'not slow'
