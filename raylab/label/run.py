@@ -166,21 +166,13 @@ def _map(dataset: ray.data.Dataset, stage: Stage, arguments: dict[str, Any]) -> 
 def _label(config: LabelConfig, source: Source, segments: list[Segment], folder: Folder) -> None:
     """Run the pipeline over the segments and commit each one when all its rows are there."""
     open_segments = store.OpenSegments()
-    steps = list(config.step_configs())
-    commit = ray.remote(num_cpus=0)(store.commit_segment)
-    running: list[ray.ObjectRef] = []
+    commits = _Commits(folder, list(config.step_configs()))
     progress = _Progress(len(segments))
     for piece in _pieces(_pipeline(config, source, segments, folder)):
-        progress.rows(piece["rows"])
-        complete = open_segments.add(piece)
-        if complete:
-            running.append(commit.remote(folder, piece[store.SEGMENT], complete, steps))
-        while len(running) > (COMMITS_IN_FLIGHT if complete else 0) and running:
-            ready, running = ray.wait(running, timeout=None if len(running) > COMMITS_IN_FLIGHT else 0)
-            if not ready:
-                break
-            progress.commits(ray.get(ready))
-    progress.commits(ray.get(running))
+        if complete := open_segments.add(piece):
+            commits.start(piece[store.SEGMENT], complete)
+        progress.add(piece["rows"], commits.done())
+    commits.wait()
     if missing := open_segments.incomplete():
         raise RaylabError(f"Segments {missing[:10]} ended without all their rows: start the same line again.")
 
@@ -190,27 +182,49 @@ def _pieces(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
         yield from cast(pa.Table, batch).to_pylist()
 
 
+class _Commits:
+    """Merges complete segments in Ray tasks, a bounded number at once."""
+
+    def __init__(self, folder: Folder, steps: list[str]) -> None:
+        self._task = partial(ray.remote(num_cpus=0)(store.commit_segment).remote, folder)
+        self._steps = steps
+        self._running: list[ray.ObjectRef] = []
+        self._done = 0
+
+    def start(self, segment: int, pieces: list[str]) -> None:
+        while len(self._running) >= COMMITS_IN_FLIGHT:
+            self._collect(timeout=None)
+        self._running.append(self._task(segment, pieces, self._steps))
+
+    def done(self) -> int:
+        """Return how many are finished by now; raises what one of them died of."""
+        self._collect(timeout=0)
+        return self._done
+
+    def wait(self) -> None:
+        self._done += len(ray.get(self._running))
+
+    def _collect(self, timeout: float | None) -> None:
+        if self._running:
+            ready, self._running = ray.wait(self._running, timeout=timeout)
+            self._done += len(ray.get(ready))
+
+
 class _Progress:
     """Logs how far the run is, now and then."""
 
     def __init__(self, segments: int) -> None:
         self._segments = segments
-        self._committed = 0
         self._rows = 0
         self._started = self._said = time.monotonic()
 
-    def rows(self, n: int) -> None:
-        self._rows += n
-        if time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
-            self._say()
-
-    def commits(self, commits: list[dict[str, Any]]) -> None:
-        self._committed += len(commits)
-
-    def _say(self) -> None:
-        self._said = time.monotonic()
-        rate = self._rows / (self._said - self._started)
-        logger.info("%d rows, %.0f rows/s, %d of %d segments", self._rows, rate, self._committed, self._segments)
+    def add(self, rows: int, commits: int) -> None:
+        self._rows += rows
+        now = time.monotonic()
+        if now - self._said > SECONDS_BETWEEN_LINES:
+            self._said = now
+            rate = self._rows / (now - self._started)
+            logger.info("%d rows, %.0f rows/s, %d of %d segments", self._rows, rate, commits, self._segments)
 
 
 def _second_pass(config: LabelConfig, folder: Folder) -> None:
