@@ -14,12 +14,12 @@ import psutil
 from raylab.label.store import LabelStore
 
 ROOT = Path(__file__).parents[2]
-ROWS = 3000
+ROWS = 2000
 TARGETS = ("driver", "actor", "worker")
 
 
 def job(kb: str, out: str) -> list[str]:
-    """Return the command line of a mini-world run of six segments."""
+    """Return the command line of a mini-world run of four segments."""
     source = f"miniworld://?rows={ROWS}&seed=11"
     return [sys.executable, "jobs/label.py", "--recipe", "miniworld", "--source", source, "--kb", kb, "--out", out]
 
