@@ -2,8 +2,8 @@
 
     python jobs/label.py --source URI --kb DIR --out DIR [--recipe i2e|miniworld] [--select.min-score 0.4] [--dry-run]
 
-On a cluster: ``ray job submit -- python jobs/label.py ...``. The same line again resumes. The last line of standard
-output is one JSON object: rows_in, labelled, rejected, failed, seconds, out, and truth where it is known.
+On a cluster: ``ray job submit --working-dir . -- python jobs/label.py ...``. The same line again resumes. The last line
+of standard output is one JSON object: rows_in, labelled, rejected, failed, seconds, out, and truth where it is known.
 """
 
 from __future__ import annotations
