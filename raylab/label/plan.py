@@ -27,7 +27,7 @@ class Pool:
     """CPUs an actor; fractions share a core."""
     num_gpus: float = 0.0
     """GPUs an actor; fractions share a card. Above 0 the step runs on ``cuda``."""
-    batch_rows: int = 512
+    batch_rows: int = 256
     """Rows in one call of the step."""
     join_previous: bool = False
     """Run in the actors of the step before instead of in a pool of one's own: rows are not copied between them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from raylab.config import to_dict
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.label import store
+from raylab.label.attempts import Attempts
 from raylab.label.plan import LabelConfig, Stage, check, stages
 from raylab.label.segments import Segment, identity, read_segment, split
 from raylab.label.stage import StageWorker
@@ -33,14 +35,14 @@ logger = logging.getLogger(__name__)
 BLOCK_BYTES = 2**20
 """Rows travel in blocks of about this size, some thousand captions: pools fill early and a retry repeats little."""
 
-READ_CPUS = 0.25
-"""A reader waits for storage most of the time."""
+READ_CPUS = 0.5
+"""A reader waits for storage much of the time."""
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is logged."""
 
-COMMITS_IN_FLIGHT = 16
-"""Segments that are being merged at once, before the loop waits for one."""
+COMMIT_THREADS = 4
+"""Segments that are merged at once."""
 
 
 def run(config: LabelConfig) -> dict[str, Any]:
@@ -96,27 +98,12 @@ class _Segments(Datasource):
         return [ReadTask(partial(read_segment, self._source, segment), unknown) for segment in self._segments]
 
 
-class _Attempts:
-    """Attempts that were begun and never ended, in an actor that outlives the workers, not the run."""
-
-    def __init__(self) -> None:
-        self._begun: dict[str, int] = {}
-
-    def begin(self, key: str) -> int:
-        before = self._begun.get(key, 0)
-        self._begun[key] = before + 1
-        return before
-
-    def end(self, key: str) -> None:
-        self._begun.pop(key, None)
-
-
 class _RemoteLedger:
-    """An `isolate.Ledger` that asks an actor of `_Attempts`."""
+    """An `isolate.Ledger` that asks an actor of `Attempts`."""
 
     def __init__(self) -> None:
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-        self._actor: Any = ray.remote(**options)(_Attempts).remote()
+        self._actor: Any = ray.remote(**options)(Attempts).remote()
 
     def begin(self, key: str) -> int:
         return ray.get(self._actor.begin.remote(key))
@@ -183,31 +170,30 @@ def _pieces(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
 
 
 class _Commits:
-    """Merges complete segments in Ray tasks, a bounded number at once."""
+    """Merges complete segments in threads of the driver: Arrow does the work, and no process has to start for it."""
 
     def __init__(self, folder: Folder, steps: list[str]) -> None:
-        self._task = partial(ray.remote(num_cpus=0)(store.commit_segment).remote, folder)
+        self._task = partial(store.commit_segment, folder)
         self._steps = steps
-        self._running: list[ray.ObjectRef] = []
+        self._threads = ThreadPoolExecutor(COMMIT_THREADS)
+        self._running: list[Future[dict[str, Any]]] = []
         self._done = 0
 
     def start(self, segment: int, pieces: list[str]) -> None:
-        while len(self._running) >= COMMITS_IN_FLIGHT:
-            self._collect(timeout=None)
-        self._running.append(self._task(segment, pieces, self._steps))
+        self._running.append(self._threads.submit(self._task, segment, pieces, self._steps))
 
     def done(self) -> int:
         """Return how many are finished by now; raises what one of them died of."""
-        self._collect(timeout=0)
+        for future in [future for future in self._running if future.done()]:
+            future.result()
+            self._running.remove(future)
+            self._done += 1
         return self._done
 
     def wait(self) -> None:
-        self._done += len(ray.get(self._running))
-
-    def _collect(self, timeout: float | None) -> None:
-        if self._running:
-            ready, self._running = ray.wait(self._running, timeout=timeout)
-            self._done += len(ray.get(ready))
+        """Return when all are finished; raises what one of them died of."""
+        self._threads.shutdown(wait=True)
+        self.done()
 
 
 class _Progress:
@@ -231,14 +217,14 @@ def _second_pass(config: LabelConfig, folder: Folder) -> None:
     """Count images per entity, cut rare entities, commit the run."""
     commits = store.commits(folder)
     groups = [commits[i : i + 64] for i in range(0, len(commits), 64)]
-    count = ray.remote(num_cpus=0)(store.count_entities)
+    count = ray.remote(num_cpus=1)(store.count_entities)
     counts = store.merge_entity_counts(ray.get([count.remote(folder, [c["labels"] for c in g]) for g in groups]))
     least = config.store.min_entity_images
     keep = pc.greater_equal(counts["images"], least)
     folder.write_parquet("entity_counts.parquet", counts.append_column("kept", keep))
     rare = counts.filter(pc.invert(keep))["entity_id"].combine_chunks()
     if len(rare):
-        cut = ray.remote(num_cpus=0)(store.cut_rare)
+        cut = ray.remote(num_cpus=1)(store.cut_rare)
         shared = ray.put(rare)
         parts = ray.get([cut.remote(folder, commit, shared, least) for commit in commits])
     else:

@@ -27,9 +27,7 @@ def miniworld() -> LabelConfig:
         source=SourceConfig(uri="miniworld://?rows=2000&seed=7"),
         mentions=MentionsConfig(spacy=MINIWORLD_SPACY),
         select=SelectConfig(clip=MINIWORLD_CLIP, link_weight=0.0, min_score=0.05, min_margin=0.05),
-        pools=Pools(
-            mentions=Pool(num_cpus=0.5),
-            select=Pool(min_actors=2, max_actors=2, num_cpus=0.5),
-        ),
+        # One pool: on a laptop's cores a second one would only load the models once more.
+        pools=Pools(mentions=Pool(min_actors=2, max_actors=2, num_cpus=0.75), select=Pool(join_previous=True)),
         store=StoreConfig(min_entity_images=2),
     )
