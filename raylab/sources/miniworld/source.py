@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
 from urllib.parse import parse_qsl, urlsplit
@@ -13,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 
 from raylab.errors import RaylabError, nearest
-from raylab.schema import PAIR, Reason, set_column
+from raylab.schema import Reason
 from raylab.sources.base import Shard, SourceConfig
 from raylab.sources.miniworld import ASSETS
 from raylab.sources.miniworld.samples import Sample, picture, sample
@@ -80,18 +79,14 @@ class MiniworldSource:
         """Yield `PAIR` tables of at most `chunk_rows` rows; `truth` holds the ids of the entities in the picture."""
         start, stop = (int(number) for number in shard.name.split("-")[-2:])
         samples = (sample(self._seed, index) for index in range(start, stop))
-        truths: deque[tuple[str, ...]] = deque()
-        for table in make_tables((self._record(row, truths) for row in samples), shard, self._config):
-            truth = [list(truths.popleft()) for _ in range(table.num_rows)]
-            yield set_column(table, "truth", pa.array(truth, PAIR.field("truth").type)).cast(PAIR)
+        return make_tables((self._record(row) for row in samples), shard, self._config)
 
-    def _record(self, row: Sample, truths: deque[tuple[str, ...]]) -> Record:
-        """Return `row` for the checks that all sources share; its truth, which they do not know, goes into `truths`."""
-        truths.append(row.entity_ids)
+    def _record(self, row: Sample) -> Record:
         key = f"{row.index:09d}"
         ref = row.image_ref
         url = f"https://miniworld.example/{self._seed}/{key}.jpg"
-        return Record(key, row.caption.text, (ref["uri"], ref["offset"], ref["size"]), url, LICENCE)
+        image = (ref["uri"], ref["offset"], ref["size"])
+        return Record(key, row.caption.text, image, url, LICENCE, truth=list(row.entity_ids))
 
     def image_bytes(self, refs: Sequence[dict]) -> list[bytes | Reason]:
         """Draw the pictures behind `refs` as JPEG; a reference that leads elsewhere gives `Reason.MISSING_IMAGE`."""
