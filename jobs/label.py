@@ -1,6 +1,7 @@
-"""Label web image-text pairs with entities.
+"""Label web image-text pairs with entities; with a recipe ``rew...`` an LLM then verifies, corrects and explains them.
 
     python jobs/label.py --source URI --kb DIR --out DIR [--recipe i2e|miniworld] [--select.min-score 0.4] [--dry-run]
+    python jobs/label.py --recipe rew --source URI|LABELS --kb DIR --out DIR [--annotator.model NAME|PATH|http://host/v1]
 
 On a cluster: ``ray job submit --working-dir . -- python jobs/label.py ...``. The same line again resumes. The last line
 of standard output is one JSON object: rows_in, labelled, rejected, failed, seconds, out, and truth where it is known.
@@ -11,11 +12,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from importlib import import_module
 
+from raylab.annotate.plan import AblationConfig, RewConfig
 from raylab.config import parse
 from raylab.errors import RaylabError
-from raylab.label.estimate import dry_run
+from raylab.label.plan import LabelConfig
 from raylab.recipes import LABEL
+
+ROOMS = {LabelConfig: ("label", "run"), RewConfig: ("annotate", "run"), AblationConfig: ("annotate", "ablation")}
+"""Which module of which room runs a config; each room has an `estimate` for dry runs."""
 
 
 def main(args: list[str]) -> int:
@@ -24,13 +30,13 @@ def main(args: list[str]) -> int:
     logging.getLogger("raylab").setLevel(logging.INFO)
     try:
         config = parse(LABEL, "i2e", args, "Label web image-text pairs with entities.")
+        room, runner = ROOMS[type(config)]
         if config.dry_run:
-            print(dry_run(config))
+            print(import_module(f"raylab.{room}.estimate").dry_run(config))
             return 0
-        from raylab.label.run import run
         from raylab.label.summary import headline, table
 
-        summary = run(config)
+        summary = import_module(f"raylab.{room}.{runner}").run(config)
     except RaylabError as error:
         print(f"label: {error}", file=sys.stderr)
         return 2

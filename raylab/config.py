@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -87,6 +88,30 @@ def _plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     raise TypeError(f"{value!r} does not belong in a config")
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Return the config that `to_dict` was given, from what it returned; fields that are missing get their defaults.
+
+    Raises:
+        RaylabError: a field that `kind` does not have.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(values.keys() - fields.keys()):
+        raise RaylabError(f"a {kind.__name__} has no field {unknown[0]!r}.{nearest(unknown[0], fields)}")
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _from_plain(hints[name], value) for name, value in values.items()})
+
+
+def _from_plain(kind: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return from_dict(kind, value)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return kind(value)
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)[0]
+        return tuple(_from_plain(inner, one) for one in value)
+    return value
 
 
 def fingerprint(value: Any) -> str:

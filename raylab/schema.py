@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a stored field changes its name, type or meaning; readers refuse other versions."""
 
 VERSION_KEY = b"raylab_schema_version"
@@ -53,14 +53,25 @@ class Reason(enum.StrEnum):
     LOW_MARGIN = "low_margin"
     EVAL_LEAK = "eval_leak"
     RARE_ENTITY = "rare_entity"
+    # the annotator's answers
+    ANSWER_EMPTY = "answer_empty"
+    ANSWER_MALFORMED = "answer_malformed"
+    ANSWER_TRUNCATED = "answer_truncated"
+    ANSWER_REFUSED = "answer_refused"
+    ANSWER_TOO_LONG = "answer_too_long"
+    NOT_IDENTIFIED = "not_identified"
+    LOW_CONFIDENCE = "low_confidence"
+    PROMPT_TOO_LONG = "prompt_too_long"
+    REQUEST_REFUSED = "request_refused"
     # not the row's own verdict: something broke while it was handled
     STEP_ERROR = "step_error"
     WORKER_CRASH = "worker_crash"
+    ENGINE_CRASH = "engine_crash"
 
     @property
     def is_failure(self) -> bool:
         """Failures are counted as `failed`, everything else as `rejected`."""
-        return self in (Reason.STEP_ERROR, Reason.WORKER_CRASH)
+        return self in (Reason.STEP_ERROR, Reason.WORKER_CRASH, Reason.ENGINE_CRASH)
 
 
 IMAGE_REF = pa.struct(
@@ -101,6 +112,36 @@ MODEL = pa.struct(
     ]
 )
 
+QUESTION = pa.struct(
+    [
+        pa.field("question", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("answer_id", pa.string()),  # the entity that the answer names, null where it names none
+    ]
+)
+
+ANNOTATION = pa.struct(
+    [
+        pa.field("decision", pa.string()),  # "verified" | "corrected"
+        pa.field("candidate_id", pa.string()),  # the entity before the annotator spoke, null where it was not told
+        pa.field("candidate_name", pa.string()),
+        pa.field("candidate_score", pa.float32()),
+        pa.field("rescued", pa.bool_()),  # the step select had rejected the row, and it was asked about all the same
+        pa.field("title", pa.string()),  # the entity in the annotator's own words
+        pa.field("resolution", pa.string()),  # "candidate" | "exact" | "normalised" | "close" | "unresolved"
+        pa.field("resolution_score", pa.float32()),  # likeness of title and entity's name, 0..1
+        pa.field("confidence", pa.float32()),  # the model's probability of its decision and title, null without it
+        pa.field("description", pa.string()),  # what a describer saw, where the annotator reads instead of looking
+        pa.field("rationale", pa.string()),
+        pa.field("questions", pa.list_(QUESTION)),
+        pa.field("prompts", pa.list_(pa.string())),  # call/version@hash of each prompt that was answered
+        pa.field("attempts", pa.int32()),  # requests made for this row
+        pa.field("prompt_tokens", pa.int64()),  # of all of them
+        pa.field("answer_tokens", pa.int64()),
+    ]
+)
+"""What a multimodal LLM made of a label (REW: arXiv 2410.23676, section 3)."""
+
 _PAIR_FIELDS = [
     pa.field("row_id", pa.string(), nullable=False),
     pa.field("shard", pa.string(), nullable=False),  # the shard's name relative to the source
@@ -117,6 +158,7 @@ _EVIDENCE_FIELDS = [
     pa.field("link_entity_id", pa.string()),  # the best entity from the text alone
     pa.field("link_score", pa.float32()),
     pa.field("models", pa.list_(MODEL)),
+    pa.field("annotation", ANNOTATION),
 ]
 _ENTITY_FIELDS = [
     pa.field("entity_id", pa.string()),

@@ -42,7 +42,7 @@ def dry_run(config: LabelConfig) -> str:
     check(config)
     kb = Catalog.open(config.kb).info
     shards = open_source(config.source).shards()
-    estimates = measure(config)
+    estimates, _ = measure(config)
     lines = [
         f"source   {config.source.uri}: {len(shards)} shards",
         f"kb       {config.kb}: {kb.entities:,} entities, {kb.aliases:,} aliases, fingerprint {kb.fingerprint}",
@@ -60,8 +60,12 @@ def dry_run(config: LabelConfig) -> str:
     return "\n".join([*lines, "", *_totals(config, estimates)])
 
 
-def measure(config: LabelConfig) -> list[StageEstimate]:
-    """Run each stage over the sample in this process, models loaded and warm, and time it."""
+def measure(config: LabelConfig) -> tuple[list[StageEstimate], pa.Table]:
+    """Run each stage over the sample in this process, models loaded and warm, and time it.
+
+    Returns:
+        The estimates, and the sample as it leaves the last stage.
+    """
     source = open_source(config.source)
     chunks = itertools.chain.from_iterable(source.read(shard) for shard in source.shards())
     sample = _first_rows(chunks, SAMPLE_ROWS)
@@ -77,7 +81,7 @@ def measure(config: LabelConfig) -> list[StageEstimate]:
                 batch = step(batch)
         found.append(StageEstimate(stage, sample.num_rows / (time.perf_counter() - started)))
         sample = batch
-    return found
+    return found, sample
 
 
 def _first_rows(chunks: itertools.chain[pa.Table], rows: int) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 
 from raylab.errors import RaylabError
@@ -60,6 +61,9 @@ class Prices:
 
     cpu_hour: float = 0.04
     gpu_hour: float = 2.5
+    million_prompt_tokens: float = 0.15
+    """Of an annotator behind an address."""
+    million_answer_tokens: float = 0.6
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,10 @@ def check(config: LabelConfig) -> None:
     for name, value in given.items():
         if not value:
             raise RaylabError(f"--{name} is missing: python jobs/label.py --source URI --kb DIR --out DIR")
-    for uri in given.values():
-        if re.search(r"://[^/@]*:[^/@]*@", uri):
-            raise RaylabError("An address holds a password, and configs are written down: give it by the environment.")
+    refuse_passwords(given.values())
+
+
+def refuse_passwords(addresses: Iterable[str]) -> None:
+    """Raise `RaylabError` where an address holds a password."""
+    if any(re.search(r"://[^/@]*:[^/@]*@", address) for address in addresses):
+        raise RaylabError("An address holds a password, and configs are written down: give it by the environment.")

@@ -68,7 +68,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
         with session(*_needed(config)), plain_errors():
             if pending:
                 _label(config, source, pending, folder)
-            _second_pass(config, folder)
+            second_pass(config, folder)
     store.tidy(folder, folder.read_json("MANIFEST.json"))
     return explain(config, kb, source, folder, seconds=time.perf_counter() - started)
 
@@ -98,7 +98,7 @@ class _Segments(Datasource):
         return [ReadTask(partial(read_segment, self._source, segment), unknown) for segment in self._segments]
 
 
-class _RemoteLedger:
+class RemoteLedger:
     """An `isolate.Ledger` that asks an actor of `Attempts`."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ def _pipeline(config: LabelConfig, source: Source, segments: list[Segment], fold
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
-    ledger = _RemoteLedger()
+    ledger = RemoteLedger()
     dataset = ray.data.read_datasource(
         _Segments(source, segments), override_num_blocks=len(segments), num_cpus=READ_CPUS
     )
@@ -213,7 +213,7 @@ class _Progress:
             logger.info("%d rows, %.0f rows/s, %d of %d segments", self._rows, rate, commits, self._segments)
 
 
-def _second_pass(config: LabelConfig, folder: Folder) -> None:
+def second_pass(config: LabelConfig, folder: Folder) -> None:
     """Count images per entity, cut rare entities, commit the run."""
     commits = store.commits(folder)
     groups = [commits[i : i + 64] for i in range(0, len(commits), 64)]

@@ -100,10 +100,16 @@ def commit_segment(folder: Folder, segment: int, pieces: Sequence[str], steps: S
     rows = pa.concat_tables([folder.read_parquet(piece) for piece in pieces]).sort_by(ROW)
     if not np.array_equal(rows[ROW].to_numpy(), np.arange(len(rows))):
         raise RaylabError(f"Segment {segment} of {folder.uri} does not hold each row once. Start the same line again.")
-    commit = {"segment": segment, **_write_parts(folder, f"{segment:05d}", rows), "counts": count(rows, steps)}
-    folder.write_json(f"segments/{segment:05d}.json", commit)
+    commit = commit_rows(folder, segment, rows, steps)
     for piece in pieces:
         folder.remove(piece)
+    return commit
+
+
+def commit_rows(folder: Folder, segment: int, rows: pa.Table, steps: Sequence[str]) -> dict[str, Any]:
+    """Write the finished rows of a segment as its two parts, and its commit, which is returned."""
+    commit = {"segment": segment, **_write_parts(folder, f"{segment:05d}", rows), "counts": count(rows, steps)}
+    folder.write_json(f"segments/{segment:05d}.json", commit)
     return commit
 
 
@@ -198,9 +204,13 @@ def commits(folder: Folder) -> list[dict[str, Any]]:
 
 
 def count_entities(folder: Folder, parts: Sequence[str]) -> pa.Table:
-    """Count the labelled images of each entity in some label parts: ``entity_id, entity_name, images``."""
+    """Count the labelled images of each entity in some label parts: ``entity_id, entity_name, images``.
+
+    A label in free text, without an id, is no entity's.
+    """
     columns = ["entity_id", "entity_name"]
     tables = [folder.read_parquet(part, columns) for part in parts]
+    tables = [table.filter(pc.is_valid(table["entity_id"])) for table in tables]
     return merge_entity_counts(
         [table.append_column("images", pa.array(np.ones(len(table), np.int64))) for table in tables]
     )
@@ -252,6 +262,11 @@ def tidy(folder: Folder, manifest: dict[str, Any]) -> None:
         if name not in named:
             folder.remove(name)
     folder.remove("pieces")
+
+
+def is_label_store(uri: str) -> bool:
+    """Tell whether a finished run lies there."""
+    return "*" not in uri and "?" not in uri and Folder(uri).exists("MANIFEST.json")
 
 
 class LabelStore:

@@ -1,6 +1,16 @@
 """Whole runs as functions that return a config; the command line overrides single fields."""
 
+from raylab.recipes.annotate import rew, rew_8gpu, rew_80gb, rew_ablation, rew_ablation_miniworld, rew_miniworld
 from raylab.recipes.label import i2e, miniworld
 
-LABEL = {"i2e": i2e, "miniworld": miniworld}
+LABEL = {
+    "i2e": i2e,
+    "miniworld": miniworld,
+    "rew": rew,
+    "rew_80gb": rew_80gb,
+    "rew_8gpu": rew_8gpu,
+    "rew_miniworld": rew_miniworld,
+    "rew_ablation": rew_ablation,
+    "rew_ablation_miniworld": rew_ablation_miniworld,
+}
 """What ``jobs/label.py --recipe`` knows."""

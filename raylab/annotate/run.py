@@ -1,0 +1,270 @@
+"""The annotation run on Ray Data: candidates grouped by entity, rounds of requests, commits, second pass, explanation.
+
+Each round starts an engine, asks the next question about every row that has one left, and keeps the answers
+(`log`). What the answers come to is decided where rows are read (`conversation`), so that the whole state of a run lies
+in its folder. Usually there are two rounds, call 1 and call 2, and short ones for what has to be asked again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import pyarrow as pa
+import ray
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from raylab.annotate import candidates
+from raylab.annotate.desk import Desk, model_id
+from raylab.annotate.engines.run import answer
+from raylab.annotate.log import ANSWERS, write_answers
+from raylab.annotate.plan import ENGINE_DECIDES, NOT_IN_ANSWERS, RewConfig, check
+from raylab.annotate.records import ANSWER
+from raylab.config import fingerprint, from_dict, to_dict
+from raylab.errors import RaylabError
+from raylab.kb.catalog import Catalog
+from raylab.label import run as label_run
+from raylab.label import store
+from raylab.label.summary import explain
+from raylab.session import plain_errors, session
+from raylab.sources import open_source
+from raylab.storage import Folder
+
+logger = logging.getLogger(__name__)
+
+READ_CPUS = 0.5
+"""A task that builds requests waits for storage much of the time."""
+CANDIDATES = "candidates"
+"""Where in the run's folder the labeling run lies that made the candidates."""
+ROUNDS = "rounds"
+
+
+def run(config: RewConfig) -> dict[str, Any]:
+    """Annotate a label store, or pairs that are labelled first; or finish what an earlier call began.
+
+    Returns:
+        The summary, as it lies in ``summary.json``.
+
+    Raises:
+        RaylabError: anything that the user can put right; what was answered and committed stays.
+    """
+    check(config)
+    started = time.perf_counter()
+    kb = Catalog.open(config.kb).info
+    folder = Folder(config.out)
+    with session(*needed(config)), plain_errors():
+        config, found = candidates_of(config, kb.fingerprint)
+        done = store.begin(folder, _identity(config, found, kb.fingerprint))
+        folder.write_json("config.json", to_dict(config))
+        if not folder.exists("MANIFEST.json"):
+            segments = _group(config, found, folder)
+            _converse(config, folder, [number for number in range(segments) if number not in done])
+            label_run.second_pass(config, folder)
+    store.tidy(folder, folder.read_json("MANIFEST.json"))
+    folder.remove(candidates.GROUPS)
+    folder.remove(ANSWERS)
+    return explain(config, kb, open_source(config.source), folder, seconds=time.perf_counter() - started)
+
+
+def needed(config: RewConfig) -> tuple[float, float]:
+    """Return the CPUs and GPUs without which the engines cannot start."""
+    engines = [one for one in (config.annotator, config.describer) if one.model]
+    cpus = READ_CPUS + max(one.min_actors * one.num_cpus for one in engines)
+    return cpus, max(0.0 if one.is_address else one.min_actors * one.num_gpus for one in engines)
+
+
+def candidates_of(config: RewConfig, kb: str) -> tuple[RewConfig, store.LabelStore]:
+    """Return the label store to annotate, made now where the source holds pairs, and the config with its settings."""
+    uri = config.source.uri
+    if not store.is_label_store(uri):
+        uri = f"{config.out.rstrip('/')}/{CANDIDATES}"
+        label_run.run(config.labeling(uri))
+        return config, store.LabelStore(uri)
+    found = store.LabelStore(uri)
+    if (theirs := found.folder.read_json("run.json").get("kb")) != kb:
+        raise RaylabError(f"{uri} was labelled with another knowledge base ({theirs}) than {config.kb} ({kb}).")
+    known = found.folder.read_json("config.json")
+    own = {name: known[name] for name in ("source", "mentions", "candidates", "neighbours", "link", "select")}
+    theirs_config = from_dict(RewConfig, own)
+    return replace(config, **{name: getattr(theirs_config, name) for name in own}), found
+
+
+def _identity(config: RewConfig, found: store.LabelStore, kb: str) -> dict[str, Any]:
+    """Return what decides the answers: config, prompts, engines, candidates, knowledge base."""
+    plain = to_dict(config)
+    decisive = {key: value for key, value in plain.items() if key not in NOT_IN_ANSWERS}
+    for name in ("annotator", "describer"):
+        decisive[name] = {key: plain[name][key] for key in ENGINE_DECIDES}
+    prompts = {part: prompt.id for part, prompt in config.load_prompts().items()}
+    return {"config": decisive, "prompts": prompts, "input": {"store": fingerprint(found.manifest)}, "kb": kb}
+
+
+# -- candidates, grouped by entity
+
+
+def _group(config: RewConfig, found: store.LabelStore, folder: Folder) -> int:
+    """Write the rows to annotate in segments by entity, commit those that stay rejected; return how many segments."""
+    if not folder.exists(candidates.DONE):
+        folder.remove(candidates.GROUPS)
+        taken = candidates.Taken(
+            tuple(reason.value for reason in config.rescue), candidates.last_row_id(found, config.sample_rows)
+        )
+        pieces = _sorted_pieces(config, found, folder, taken)
+        names = [name for _, name in sorted(pieces)]
+        _commit_left(config, found, folder, taken, first=len(names))
+        folder.write_json(candidates.DONE, {"segments": names})
+    return len(folder.read_json(candidates.DONE)["segments"])
+
+
+def _sorted_pieces(
+    config: RewConfig, found: store.LabelStore, folder: Folder, taken: candidates.Taken
+) -> list[tuple[tuple[str, str], str]]:
+    """Sort all rows by entity and write them; return each piece's first key and its name."""
+    parts = [{"part": name, "rejected": False} for name in found.manifest["labels"]]
+    parts += [{"part": name, "rejected": True} for name in found.manifest["rejects"]]
+    rows = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
+        partial(_take, found.folder, taken), batch_size=1, batch_format="pyarrow"
+    )
+    written = rows.sort(["entity_id", "row_id"]).map_batches(
+        partial(_write_group, folder), batch_size=config.segment_rows, batch_format="pyarrow"
+    )
+    return [((row["entity_id"], row["row_id"]), row["name"]) for row in written.take_all()]
+
+
+def _take(folder: Folder, taken: candidates.Taken, parts: pa.Table) -> pa.Table:
+    [part] = parts.to_pylist()
+    table = folder.read_parquet(part["part"])
+    return taken.rescued(table) if part["rejected"] else taken.labels(table)
+
+
+_WRITTEN = pa.schema([("entity_id", pa.string()), ("row_id", pa.string()), ("name", pa.string())])
+
+
+def _write_group(folder: Folder, rows: pa.Table) -> pa.Table:
+    if not rows.num_rows:
+        return _WRITTEN.empty_table()
+    first = {name: rows[name][0].as_py() for name in ("entity_id", "row_id")}
+    name = f"{candidates.GROUPS}/{first['row_id']}.parquet"
+    folder.write_parquet(name, rows.cast(candidates.GROUPED))
+    return pa.Table.from_pylist([first | {"name": name}], _WRITTEN)
+
+
+def _commit_left(
+    config: RewConfig, found: store.LabelStore, folder: Folder, taken: candidates.Taken, first: int
+) -> None:
+    steps = candidates.steps_of(config)
+    for number, name in enumerate(found.manifest["rejects"], start=first):
+        candidates.commit_left(folder, number, found.folder.read_parquet(name), taken, steps)
+
+
+# -- rounds
+
+
+class _Requests(Datasource):
+    """The requests of some segments, one read task each."""
+
+    def __init__(self, desk: Desk, segments: Sequence[int], parts: Sequence[str]) -> None:
+        super().__init__()
+        self._desk, self._segments, self._parts = desk, segments, parts
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
+        return [ReadTask(partial(self._desk.requests, number, self._parts), unknown) for number in self._segments]
+
+
+def _converse(config: RewConfig, folder: Folder, segments: list[int]) -> None:
+    """Ask and answer until every segment is committed."""
+    desk = Desk(config, folder)
+    advance = ray.remote(num_cpus=1)(Desk.advance)
+    number = 0
+    while segments:
+        left = ray.get([advance.remote(desk, segment) for segment in segments])
+        open_now = {segment: asks for segment, asks in zip(segments, left) if asks}
+        segments = list(open_now)
+        if segments:
+            number += 1
+            _round(desk, open_now, number)
+
+
+def _round(desk: Desk, left: dict[int, Counter[str]], number: int) -> None:
+    """Start one engine and answer what it can: all descriptions first, if there are any to make."""
+    describing = any(asks["describe"] for asks in left.values())
+    engine = desk.config.describer if describing else desk.config.annotator
+    parts = ("describe",) if describing else ("first", "questions")
+    segments = [segment for segment, asks in left.items() if any(asks[part] for part in parts)]
+    asked = sum(asks[part] for asks in left.values() for part in parts)
+    logger.info("round %d: %d requests to %s", number, asked, model_id(engine))
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = label_run.BLOCK_BYTES
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True
+    requests = ray.data.read_datasource(
+        _Requests(desk, segments, parts), override_num_blocks=len(segments), num_cpus=READ_CPUS
+    )
+    answers = answer(requests, engine, label_run.RemoteLedger())
+    tally = _Tally(asked)
+    for batch in answers.map_batches(partial(_keep, desk.folder), batch_format="pyarrow", batch_size=None).iter_batches(
+        batch_size=None, batch_format="pyarrow", prefetch_batches=0
+    ):
+        tally.add(cast(pa.Table, batch))
+    desk.folder.write_json(f"{ROUNDS}/{number:03d}-{int(time.time())}.json", tally.figures(parts, model_id(engine)))
+
+
+_KEPT = pa.schema([("answers", pa.int64()), ("prompt_tokens", pa.int64()), ("answer_tokens", pa.int64())])
+
+
+def _keep(folder: Folder, answers: pa.Table) -> pa.Table:
+    """Write answers; say how many they were, and their tokens."""
+    if not answers.num_rows:
+        return _KEPT.empty_table()
+    answers = answers.select(ANSWER.names).cast(ANSWER)
+    write_answers(folder, answers)
+    rows = answers.select(["prompt_tokens", "answer_tokens"]).to_pylist()
+    sums = {name: sum(row[name] or 0 for row in rows) for name in ("prompt_tokens", "answer_tokens")}
+    return pa.Table.from_pylist([{"answers": len(rows)} | sums], _KEPT)
+
+
+class _Tally:
+    """Counts answers as they come, logs now and then, and measures the rate from the first answers on."""
+
+    def __init__(self, asked: int) -> None:
+        self._asked = asked
+        self._counts: Counter[str] = Counter()
+        self._began = self._said = time.monotonic()
+        self._first: float | None = None
+        self._before_first: Counter[str] = Counter()
+
+    def add(self, kept: pa.Table) -> None:
+        now = time.monotonic()
+        for row in kept.to_pylist():
+            self._counts.update(row)
+        if self._first is None:
+            self._first, self._before_first = now, Counter(self._counts)
+        if now - self._said > label_run.SECONDS_BETWEEN_LINES:
+            self._said = now
+            logger.info("%d of %d answers", self._counts["answers"], self._asked)
+
+    def figures(self, parts: Sequence[str], model: str) -> dict[str, Any]:
+        """Return counts, seconds until the first answers and after them, and the tokens of the latter."""
+        now = time.monotonic()
+        first = self._first or now
+        return {
+            "parts": list(parts),
+            "model": model,
+            **self._counts,
+            "start_s": round(first - self._began, 2),
+            "rest_s": round(now - first, 2),
+            "rest_answers": self._counts["answers"] - self._before_first["answers"],
+            "rest_answer_tokens": self._counts["answer_tokens"] - self._before_first["answer_tokens"],
+        }
