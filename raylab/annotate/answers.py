@@ -7,7 +7,6 @@ may help. They never raise.
 
 from __future__ import annotations
 
-import enum
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,40 +14,21 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from raylab.annotate.confidence import confidence
-from raylab.annotate.records import Problem
-from raylab.annotate.wording import clean, find_object, first_sentences, is_refusal, key, names, same, title_of
+from raylab.annotate.refusal import Refusal, Retry, malformed, read_object, read_tokens, too_long
+from raylab.annotate.wording import clean, first_sentences, is_refusal, key, names, same, title_of
 from raylab.schema import Reason
 
 if TYPE_CHECKING:
     from raylab.annotate.plan import AnswersConfig
 
+__all__ = ["Pairs", "Refusal", "Retry", "Verdict", "read_description", "read_pairs", "read_verdict", "schema"]
+
 PAIRS = 3
 """Questions an image: arXiv 2410.23676, section 3.3."""
-TEXT_CHARS, TITLE_CHARS, QUESTION_CHARS, REPLY_CHARS, DESCRIPTION_CHARS = 100_000, 200, 300, 100, 4000
-"""The longest answer that is read at all, and the longest parts of one that are kept (our choice)."""
+TITLE_CHARS, QUESTION_CHARS, REPLY_CHARS, DESCRIPTION_CHARS = 200, 300, 100, 4000
+"""The longest parts of an answer that are kept (our choice)."""
 _LEAST_NAME = 3
 """Letters from which a name in a rationale gives the candidate away; "It" and "Go" do not."""
-
-
-class Retry(enum.StrEnum):
-    """What may help where an answer is of no use."""
-
-    NO = "no"
-    AGAIN = "again"
-    """Another seed, another temperature."""
-    LONGER = "longer"
-    """It was cut off: more tokens."""
-    SHORTER = "shorter"
-    """The prompt is too long: a shorter summary and caption."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why an answer is of no use."""
-
-    reason: Reason
-    detail: str
-    retry: Retry
 
 
 @dataclass(frozen=True)
@@ -114,28 +94,32 @@ def read_verdict(answer: Mapping[str, Any], config: AnswersConfig, candidate: st
         config: how long a rationale may be.
         candidate: the name of the entity that was asked about; None for ``name``.
     """
-    found = _read_object(answer)
+    found = read_object(answer)
     if isinstance(found, Refusal):
         return found
     said, start = found
     decision = _decision(said, answer.get("call"))
-    title, rationale = said.get("title"), said.get("rationale")
-    if decision is None:
-        return _malformed(f"the decision is {said.get('decision')!r}")
-    if not isinstance(title, str | None) or not isinstance(rationale, str | None):
-        return _malformed("title or rationale is no text")
-    if decision == "no" and "title" not in said:
-        return _malformed("there is no title")
-    if len(title or "") > 10 * TITLE_CHARS:
-        return _too_long("title", title or "", TITLE_CHARS)
-    title, rationale = title_of(title or ""), clean(rationale or "")
+    words = _words(said)
+    if decision is None or isinstance(words, Refusal):
+        return words if isinstance(words, Refusal) else malformed(f"the decision is {said.get('decision')!r}")
+    title, rationale = words
     refusal = _spoken(title, rationale, config) or (
-        _check_yes(title, candidate) if decision == "yes" else _check_no(title, rationale, candidate)
+        _check_yes(title, candidate) if decision == "yes" else _check_no("title" in said, title, rationale, candidate)
     )
     if refusal or not rationale:
-        return refusal or _malformed("there is no rationale")
-    sure = confidence(str(answer["text"]), start, "rationale", *_tokens(answer))
+        return refusal or malformed("there is no rationale")
+    sure = confidence(str(answer["text"]), start, "rationale", *read_tokens(answer))
     return Verdict(decision, candidate or title if decision == "yes" else title, first_sentences(rationale), sure)
+
+
+def _words(said: Mapping[str, Any]) -> tuple[str, str] | Refusal:
+    """Return title and rationale, cleaned; empty where there is none."""
+    title, rationale = said.get("title") or "", said.get("rationale") or ""
+    if not isinstance(title, str) or not isinstance(rationale, str):
+        return malformed("title or rationale is no text")
+    return (
+        too_long("title", title, TITLE_CHARS) if len(title) > 10 * TITLE_CHARS else (title_of(title), clean(rationale))
+    )
 
 
 def _decision(said: Mapping[str, Any], call: Any) -> str | None:
@@ -151,26 +135,28 @@ def _spoken(title: str, rationale: str, config: AnswersConfig) -> Refusal | None
         if is_refusal(text):
             return Refusal(Reason.ANSWER_REFUSED, text[:200], Retry.AGAIN)
     if len(title) > TITLE_CHARS:
-        return _too_long("title", title, TITLE_CHARS)
+        return too_long("title", title, TITLE_CHARS)
     if len(rationale) > config.rationale_chars:
-        return _too_long("rationale", rationale, config.rationale_chars)
+        return too_long("rationale", rationale, config.rationale_chars)
     return None
 
 
 def _check_yes(title: str, candidate: str | None) -> Refusal | None:
     if title and candidate and not same(title, candidate):
-        return _malformed(f"it says yes to the candidate and calls it {title!r}")
+        return malformed(f"it says yes to the candidate and calls it {title!r}")
     return None
 
 
-def _check_no(title: str, rationale: str, candidate: str | None) -> Refusal | None:
+def _check_no(given: bool, title: str, rationale: str, candidate: str | None) -> Refusal | None:
+    if not given:
+        return malformed("there is no title")
     if not title:
         return Refusal(Reason.NOT_IDENTIFIED, rationale[:200], Retry.NO)
     if candidate and same(title, candidate):
-        return _malformed("it says no to the candidate and names it")
+        return malformed("it says no to the candidate and names it")
     telling = candidate and len(key(candidate)) >= _LEAST_NAME and not names(title, candidate)
     if candidate and telling and names(rationale, candidate):
-        return _malformed("the rationale names the candidate that it denies")
+        return malformed("the rationale names the candidate that it denies")
     return None
 
 
@@ -181,12 +167,12 @@ def read_pairs(answer: Mapping[str, Any], config: AnswersConfig) -> Pairs | Refu
         answer: a row of `records.ANSWER`.
         config: not asked yet; readers share a signature.
     """
-    found = _read_object(answer)
+    found = read_object(answer)
     if isinstance(found, Refusal):
         return found
     given = found[0].get("pairs")
     if not isinstance(given, list):
-        return _malformed("there is no list of pairs")
+        return malformed("there is no list of pairs")
     kept: list[tuple[str, str]] = []
     seen: set[str] = set()
     refused = ""
@@ -201,7 +187,7 @@ def read_pairs(answer: Mapping[str, Any], config: AnswersConfig) -> Pairs | Refu
             seen |= keys
     if not kept and refused:
         return Refusal(Reason.ANSWER_REFUSED, refused[:200], Retry.AGAIN)
-    return Pairs(tuple(kept[:PAIRS])) if kept else _malformed(f"none of {len(given)} pairs is of use")
+    return Pairs(tuple(kept[:PAIRS])) if kept else malformed(f"none of {len(given)} pairs is of use")
 
 
 def _pair(one: Any) -> tuple[str, str] | None:
@@ -225,61 +211,15 @@ def read_description(answer: Mapping[str, Any], config: AnswersConfig) -> str | 
         answer: a row of `records.ANSWER`.
         config: not asked yet; readers share a signature.
     """
-    found = _read_object(answer)
+    found = read_object(answer)
     if isinstance(found, Refusal):
         return found
     text = found[0].get("description")
     if not isinstance(text, str):
-        return _malformed("there is no description")
+        return malformed("there is no description")
     text = clean(text)
     if not text:
         return Refusal(Reason.ANSWER_EMPTY, "the description is empty", Retry.AGAIN)
     if is_refusal(text):
         return Refusal(Reason.ANSWER_REFUSED, text[:200], Retry.AGAIN)
-    return text if len(text) <= DESCRIPTION_CHARS else _too_long("description", text, DESCRIPTION_CHARS)
-
-
-_PROBLEMS = {
-    Problem.PROMPT_TOO_LONG: (Reason.PROMPT_TOO_LONG, Retry.SHORTER),
-    Problem.IMAGE_REFUSED: (Reason.IMAGE_CORRUPT, Retry.NO),
-    Problem.REQUEST_REFUSED: (Reason.REQUEST_REFUSED, Retry.NO),
-    Problem.ENGINE_CRASH: (Reason.ENGINE_CRASH, Retry.NO),
-}
-
-
-def _read_object(answer: Mapping[str, Any]) -> tuple[dict[str, Any], int] | Refusal:
-    """Return the JSON object of an answer and where it starts in its text, or why there is none."""
-    problem, text = answer.get("problem"), answer.get("text")
-    if problem:
-        reason, retry = _PROBLEMS.get(problem, (Reason.REQUEST_REFUSED, Retry.NO))
-        return Refusal(reason, clean(str(answer.get("detail") or problem)[:500]), retry)
-    if not isinstance(text, str) or not text.strip():
-        return Refusal(Reason.ANSWER_EMPTY, "the model said nothing", Retry.AGAIN)
-    if len(text) > TEXT_CHARS:
-        return _too_long("answer", text, TEXT_CHARS)
-    found = find_object(text)
-    if found:
-        return found
-    if is_refusal(text):
-        return Refusal(Reason.ANSWER_REFUSED, clean(text[:200]), Retry.AGAIN)
-    if answer.get("finish") == "length":
-        tokens = answer.get("answer_tokens")
-        return Refusal(Reason.ANSWER_TRUNCATED, f"cut off after {tokens} tokens: …{clean(text[-100:])}", Retry.LONGER)
-    return _malformed(f"not the JSON that was asked for: {clean(text[:200])}")
-
-
-def _tokens(answer: Mapping[str, Any]) -> tuple[list[str], list[float]]:
-    """Return tokens and log probabilities; none where they are missing or no such thing."""
-    tokens, values = answer.get("tokens"), answer.get("logprobs")
-    if not isinstance(tokens, list) or not isinstance(values, list) or len(tokens) > TEXT_CHARS:
-        return [], []
-    fine = all(isinstance(one, str) for one in tokens) and all(isinstance(one, int | float) for one in values)
-    return (tokens, values) if fine else ([], [])
-
-
-def _malformed(detail: str) -> Refusal:
-    return Refusal(Reason.ANSWER_MALFORMED, detail[:500], Retry.AGAIN)
-
-
-def _too_long(what: str, text: str, most: int) -> Refusal:
-    return Refusal(Reason.ANSWER_TOO_LONG, f"the {what} has {len(text)} characters, at most {most} are kept", Retry.AGAIN)
+    return text if len(text) <= DESCRIPTION_CHARS else too_long("description", text, DESCRIPTION_CHARS)

@@ -23,7 +23,7 @@ from raylab.storage import Folder
 GROUPS = "grouped"
 DONE = "GROUPED.json"
 GROUPED = pa.schema([*FLOW, pa.field("rescued", pa.bool_(), nullable=False)])
-"""Rows to annotate: rows in flight again, and whether the selection had rejected them."""
+"""Rows to annotate: rows in flight again, and whether the step select had rejected them (rare rows had passed it)."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,14 @@ class Taken:
     def labels(self, part: pa.Table) -> pa.Table:
         """Return the rows of a labels part that are annotated, as `GROUPED`."""
         part = self._sampled(part)
-        return _grouped(part, rescued=False)
+        return _grouped(part, pa.array([False] * len(part), pa.bool_()))
 
     def rescued(self, part: pa.Table) -> pa.Table:
         """Return the rows of a rejects part that are annotated, as `GROUPED`."""
         part = self._sampled(part)
         chosen = part.filter(self._can_be_rescued(part))
-        return _grouped(chosen.drop_columns(["reject_step", "reject_reason", "reject_detail"]), rescued=True)
+        by_select = pc.equal(chosen["reject_step"], "select")
+        return _grouped(chosen.drop_columns(["reject_step", "reject_reason", "reject_detail"]), by_select)
 
     def left(self, part: pa.Table) -> pa.Table:
         """Return the rows of a rejects part that stay rejected, as `FLOW`."""
@@ -67,8 +68,8 @@ def _column(part: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
     return part[field.name].cast(field.type) if field.name in part.column_names else pa.nulls(len(part), field.type)
 
 
-def _grouped(part: pa.Table, rescued: bool) -> pa.Table:
-    return set_column(_flow(part), "rescued", pa.array([rescued] * len(part), pa.bool_())).cast(GROUPED)
+def _grouped(part: pa.Table, rescued: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return set_column(_flow(part), "rescued", rescued).cast(GROUPED)
 
 
 def last_row_id(found: store.LabelStore, rows: int) -> str | None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?', re.DOTALL)
 _NEAR = 16
 """Characters by which tokens and text may be out of step: pieces of a character, control tokens spelt out."""
+_LEAST = -1e6
+"""Engines write the logarithm of nought as -inf."""
 _RAW = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n", "ĉ": "\t"})
 """How byte-level vocabularies spell white space, where an engine tells the vocabulary's entries and not their text."""
 
@@ -34,17 +36,15 @@ def confidence(text: str, start: int, key: str, tokens: Sequence[str], logprobs:
         return None
     ends = [*places[1:], len(text)]
     chosen = [value for value, first, end in zip(logprobs, places, ends) if first < stop and end > start]
-    total = math.fsum(chosen) if chosen and not any(math.isnan(value) for value in chosen) else math.nan
-    return None if math.isnan(total) else math.exp(min(total, 0.0))
+    total = sum(min(max(value, _LEAST), 0.0) for value in chosen)
+    return math.exp(total) if chosen and not math.isnan(total) else None
 
 
 def _key_position(text: str, start: int, key: str) -> int | None:
     """Return where a key's opening quote stands; None if there is none, or it is the object's first."""
-    strings = 0
-    for found in _STRING.finditer(text, start):
+    for number, found in enumerate(_STRING.finditer(text, start)):
         if found[2] and found[1] == key:
-            return found.start() if strings else None
-        strings += 1
+            return found.start() if number else None
     return None
 
 

@@ -22,7 +22,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from raylab.annotate import candidates
 from raylab.annotate.desk import Desk, model_id
-from raylab.annotate.engines.run import answer
+from raylab.annotate.engines import run as engines
 from raylab.annotate.log import ANSWERS, write_answers
 from raylab.annotate.plan import ENGINE_DECIDES, NOT_IN_ANSWERS, RewConfig, check
 from raylab.annotate.records import ANSWER
@@ -63,7 +63,7 @@ def run(config: RewConfig) -> dict[str, Any]:
         done = store.begin(folder, _identity(config, found, kb.fingerprint))
         folder.write_json("config.json", to_dict(config))
         if not folder.exists("MANIFEST.json"):
-            segments = _group(config, found, folder)
+            segments = group(config, found, folder)
             _converse(config, folder, [number for number in range(segments) if number not in done])
             label_run.second_pass(config, folder)
     store.tidy(folder, folder.read_json("MANIFEST.json"))
@@ -74,9 +74,8 @@ def run(config: RewConfig) -> dict[str, Any]:
 
 def needed(config: RewConfig) -> tuple[float, float]:
     """Return the CPUs and GPUs without which the engines cannot start."""
-    engines = [one for one in (config.annotator, config.describer) if one.model]
-    cpus = READ_CPUS + max(one.min_actors * one.num_cpus for one in engines)
-    return cpus, max(0.0 if one.is_address else one.min_actors * one.num_gpus for one in engines)
+    cpus, gpus = zip(*(engines.needed(one) for one in (config.annotator, config.describer) if one.model))
+    return READ_CPUS + max(cpus), max(gpus)
 
 
 def candidates_of(config: RewConfig, kb: str) -> tuple[RewConfig, store.LabelStore]:
@@ -108,7 +107,7 @@ def _identity(config: RewConfig, found: store.LabelStore, kb: str) -> dict[str, 
 # -- candidates, grouped by entity
 
 
-def _group(config: RewConfig, found: store.LabelStore, folder: Folder) -> int:
+def group(config: RewConfig, found: store.LabelStore, folder: Folder) -> int:
     """Write the rows to annotate in segments by entity, commit those that stay rejected; return how many segments."""
     if not folder.exists(candidates.DONE):
         folder.remove(candidates.GROUPS)
@@ -212,7 +211,7 @@ def _round(desk: Desk, left: dict[int, Counter[str]], number: int) -> None:
     requests = ray.data.read_datasource(
         _Requests(desk, segments, parts), override_num_blocks=len(segments), num_cpus=READ_CPUS
     )
-    answers = answer(requests, engine, label_run.RemoteLedger())
+    answers = engines.answer(requests, engine, label_run.RemoteLedger())
     tally = _Tally(asked)
     for batch in answers.map_batches(partial(_keep, desk.folder), batch_format="pyarrow", batch_size=None).iter_batches(
         batch_size=None, batch_format="pyarrow", prefetch_batches=0

@@ -20,7 +20,9 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _INVISIBLE = re.compile("[\ud800-\udfff\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufffe\uffff]+")
 
 # The verbs keep names such as "I'm Sorry" and "I Can't Help Myself" from being taken for refusals.
-_VERBS = "(?:assist|help with|identify|recogni[sz]e|determine|provide|answer|comply|process|view|see|fulfil|do|make|tell)"
+_VERBS = (
+    "(?:assist|help with|identify|recogni[sz]e|determine|provide|answer|comply|process|view|see|fulfil|do|make|tell)"
+)
 _CANNOT = rf"(?:can['’]?t|cannot|can not|could(?:n['’]t| not)|won['’]t|(?:am|are)(?: unable| not able) to) {_VERBS}\b"
 _REFUSAL = re.compile(
     r"^\W*(?:"
@@ -40,9 +42,7 @@ _SUFFIX = re.compile(r"\s+[-–—|]\s+Wikipedia$", re.IGNORECASE)
 _LINK = re.compile(r"^\[{1,2}([^\[\]|]+)(?:\|[^\[\]]*)?\]{1,2}(?:\([^()\s]*\))?$")
 _WRAPS = ("**", "__", "``", "*", "`", "_", "@", '"', "'")
 _QUOTES = (("“", "”"), ("‘", "’"), ("«", "»"), ("„", "“"))
-_NOTHING = frozenset(
-    "none|null|nothing|unknown|n/a|na|not applicable|not available|unidentified|not identified|no title".split("|")
-)
+_NOTHING = ("none", "null", "nothing", "unknown", "n/a", "not applicable", "not available", "unidentified", "no title")
 
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[A-Z0-9À-ÖØ-Þ])")
 _ABBREVIATION = re.compile(

@@ -7,7 +7,7 @@ import pytest
 
 from raylab.annotate.candidates import GROUPED, Taken, last_row_id
 from raylab.label.store import LabelStore, commit_rows
-from raylab.schema import FLOW, Reason, reject
+from raylab.schema import FLOW, REJECT, Reason, reject
 from raylab.storage import Folder
 
 
@@ -52,6 +52,11 @@ def test_labels_and_rescued_rows_are_taken_and_the_rest_stays_rejected(found):
     assert taken.rescued(rejects)["rescued"].to_pylist() == [True, True]
     assert taken.rescued(rejects)["reject_reason"].null_count == 2
     assert taken.left(rejects)["reject_reason"].to_pylist() == ["image_corrupt", "low_score"]
+
+
+def test_a_rare_row_comes_back_too_but_select_had_let_it_pass():
+    rare = reject(flow("r"), "count", [Reason.RARE_ENTITY]).select(REJECT.names)
+    assert Taken(("rare_entity",), None).rescued(rare)["rescued"].to_pylist() == [False]
 
 
 def test_nothing_is_rescued_unasked(found):

