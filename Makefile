@@ -40,10 +40,11 @@ faults: setup
 bench: setup
 	@for script in bench/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done
 
-# Makes the mini-world's small CLIP and spaCy pipeline again.
+# Makes the mini-world's small CLIP, spaCy pipeline and annotator again.
 models: setup
 	$(BIN)/python -m raylab.sources.miniworld.make_spacy
 	$(BIN)/python -m raylab.sources.miniworld.make_clip
+	$(BIN)/python -m raylab.sources.miniworld.make_annotator
 
 clean:
 	rm -rf runs build dist *.egg-info

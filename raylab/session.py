@@ -6,7 +6,9 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 import ray
 from ray.exceptions import RayError
@@ -15,12 +17,16 @@ from raylab.errors import RaylabError
 
 logger = logging.getLogger(__name__)
 
+OWN_RAY = {"worker_niceness": 0}
+"""Settings of a Ray that is the job's own. Workers run at the job's priority; by Ray's default they would come after
+everything else on the machine."""
+
 RAY_DATA_NOTE = "\nFailed to apply UDF transform"
 """What Ray Data writes behind the message of an exception of ours."""
 
 
 @contextlib.contextmanager
-def session(cpus: float, gpus: float = 0.0) -> Iterator[None]:
+def session(cpus: float, gpus: float = 0.0) -> Iterator[Callable[[], Future[None] | None]]:
     """Use the Ray of this process, else the cluster this job was submitted to, else a Ray of our own on this machine.
 
     On a machine of our own, CPUs are a means of bookkeeping only: where the pools ask for more than there are, Ray is
@@ -30,23 +36,35 @@ def session(cpus: float, gpus: float = 0.0) -> Iterator[None]:
         cpus: what the job's actors and tasks need at the least, all together.
         gpus: likewise.
 
+    Yields:
+        A function that lets go of Ray at once: its processes take a second to go, and do so while the caller works on.
+        Without that call it is let go of at the end. A Ray that was there before stays.
+
     Raises:
         RaylabError: the cluster has fewer GPUs than needed.
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # our own lines tell progress
     if ray.is_initialized():
-        yield
+        yield lambda: None
         return
     if os.environ.get("RAY_ADDRESS"):  # set by `ray job submit`
         ray.init(logging_level=logging.ERROR)
     else:
         own = max(os.cpu_count() or 1, math.ceil(cpus))
-        ray.init(address="local", num_cpus=own, include_dashboard=False, logging_level=logging.ERROR)
-    try:
-        _check_resources(cpus, gpus)
-        yield
-    finally:
-        ray.shutdown()
+        ray.init(
+            address="local",
+            num_cpus=own,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            _system_config=OWN_RAY,
+        )
+    with ThreadPoolExecutor(1) as aside:
+        leave = cache(lambda: aside.submit(ray.shutdown))
+        try:
+            _check_resources(cpus, gpus)
+            yield leave
+        finally:
+            leave().result()
 
 
 def _check_resources(cpus: float, gpus: float) -> None:

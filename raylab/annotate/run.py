@@ -25,12 +25,12 @@ from raylab.annotate.desk import Desk, model_id
 from raylab.annotate.engines import run as engines
 from raylab.annotate.log import ANSWERS, write_answers
 from raylab.annotate.plan import ENGINE_DECIDES, NOT_IN_ANSWERS, RewConfig, check
-from raylab.annotate.records import ANSWER
 from raylab.config import fingerprint, from_dict, to_dict
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.label import run as label_run
 from raylab.label import store
+from raylab.label.second_pass import second_pass
 from raylab.label.summary import explain
 from raylab.session import plain_errors, session
 from raylab.sources import open_source
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 READ_CPUS = 0.5
 """A task that builds requests waits for storage much of the time."""
+COUNT_CPUS = 0.1
+"""A task that counts answers does next to nothing."""
 CANDIDATES = "candidates"
 """Where in the run's folder the labeling run lies that made the candidates."""
 ROUNDS = "rounds"
@@ -65,7 +67,7 @@ def run(config: RewConfig) -> dict[str, Any]:
         if not folder.exists("MANIFEST.json"):
             segments = group(config, found, folder)
             _converse(config, folder, [number for number in range(segments) if number not in done])
-            label_run.second_pass(config, folder)
+            second_pass(folder, config.store.min_entity_images)
     store.tidy(folder, folder.read_json("MANIFEST.json"))
     folder.remove(candidates.GROUPS)
     folder.remove(ANSWERS)
@@ -211,27 +213,24 @@ def _round(desk: Desk, left: dict[int, Counter[str]], number: int) -> None:
     requests = ray.data.read_datasource(
         _Requests(desk, segments, parts), override_num_blocks=len(segments), num_cpus=READ_CPUS
     )
-    answers = engines.answer(requests, engine, label_run.RemoteLedger())
+    answers = engines.answer(requests, engine, label_run.RemoteLedger(), partial(write_answers, desk.folder))
     tally = _Tally(asked)
-    for batch in answers.map_batches(partial(_keep, desk.folder), batch_format="pyarrow", batch_size=None).iter_batches(
-        batch_size=None, batch_format="pyarrow", prefetch_batches=0
-    ):
+    counted = answers.map_batches(_count, batch_format="pyarrow", batch_size=None, num_cpus=COUNT_CPUS)
+    for batch in counted.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         tally.add(cast(pa.Table, batch))
     desk.folder.write_json(f"{ROUNDS}/{number:03d}-{int(time.time())}.json", tally.figures(parts, model_id(engine)))
 
 
-_KEPT = pa.schema([("answers", pa.int64()), ("prompt_tokens", pa.int64()), ("answer_tokens", pa.int64())])
+_COUNTED = pa.schema([("answers", pa.int64()), ("prompt_tokens", pa.int64()), ("answer_tokens", pa.int64())])
 
 
-def _keep(folder: Folder, answers: pa.Table) -> pa.Table:
-    """Write answers; say how many they were, and their tokens."""
+def _count(answers: pa.Table) -> pa.Table:
+    """Say how many answers these are, and their tokens: the driver has no use for their words."""
     if not answers.num_rows:
-        return _KEPT.empty_table()
-    answers = answers.select(ANSWER.names).cast(ANSWER)
-    write_answers(folder, answers)
+        return _COUNTED.empty_table()
     rows = answers.select(["prompt_tokens", "answer_tokens"]).to_pylist()
     sums = {name: sum(row[name] or 0 for row in rows) for name in ("prompt_tokens", "answer_tokens")}
-    return pa.Table.from_pylist([{"answers": len(rows)} | sums], _KEPT)
+    return pa.Table.from_pylist([{"answers": len(rows)} | sums], _COUNTED)
 
 
 class _Tally:

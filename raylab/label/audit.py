@@ -10,6 +10,9 @@ picture holds no catalogued entity. A label is *correct* if its entity is one of
 The first two steps label nothing yet. A row counts as labelled by `mentions` if some mention has a candidate, by
 `candidates` if it has any, and as correct if one of those is true; precision counts the mentions, or the candidates,
 that are true. So their recall is the ceiling of every step behind them.
+
+Where an annotator was asked, `select` is judged by the candidate that the annotator was given, and `verify` by the
+entity that it left. A title that names no entity of the knowledge base is a label, and wrong.
 """
 
 from __future__ import annotations
@@ -23,11 +26,14 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from raylab.label.evidence import flat_candidates
-from raylab.schema import Reason
+from raylab.schema import ANNOTATION, Reason
 
-_COLUMNS = ("truth", "candidates", "link_entity_id", "entity_id", "reject_reason")
+_COLUMNS = ("truth", "candidates", "link_entity_id", "entity_id", "reject_step", "reject_reason")
+_SAID = ("candidate_id", "rescued", "decision")
+"""Fields of the annotation that are needed; none of its long texts."""
 _AFTER_SELECT = pa.array([Reason.RARE_ENTITY.value])
 """Rejections that come after the image has spoken and say nothing against its verdict."""
+_STEPS_AFTER_SELECT = pa.array(["verify", "questions", "count"])
 
 
 @dataclass(frozen=True)
@@ -64,13 +70,17 @@ def truth_report(*parts: pa.Table | ds.Dataset) -> dict[str, dict[str, float | N
         parts: tables or datasets that together hold all rows of the run: labels and rejects, or rows in flight.
 
     Returns:
-        ``{step: {"precision": p, "recall": r, "coverage": c}}`` for mentions, candidates, link and select; empty if no
-        row's truth is known.
+        ``{step: {"precision": p, "recall": r, "coverage": c}}`` for mentions, candidates, link and select, and for
+        verify where some row has an annotation; empty if no row's truth is known.
     """
     totals: dict[str, Tally] = {}
+    annotated = False
     for table in _tables(parts):
+        annotated |= bool(pc.any(table["annotated"]).as_py())
         for step, tally in _tally(table.filter(pc.is_valid(table["truth"]))).items():
             totals[step] = totals[step] + tally if step in totals else tally
+    if not annotated:
+        totals.pop("verify", None)
     return {step: tally.figures() for step, tally in totals.items()} if _any_known(totals) else {}
 
 
@@ -146,8 +156,9 @@ def _tally(table: pa.Table) -> dict[str, Tally]:
     return {
         "mentions": _of_rows(holds, flat.rows[named], flat.rows[named & true], len(mentions), len(true_mentions)),
         "candidates": _of_rows(holds, flat.rows, flat.rows[true], len(true), int(true.sum())),
-        "link": _of_labels(table, "link_entity_id", holds, np.ones(table.num_rows, bool)),
-        "select": _of_labels(table, "entity_id", holds, _passed_select(table)),
+        "link": _of_labels(table, table["link_entity_id"], table["link_entity_id"].is_valid().to_numpy(), holds),
+        "select": _of_labels(table, *_selected(table), holds),
+        "verify": _of_labels(table, table["entity_id"], _passed_verify(table), holds),
     }
 
 
@@ -158,17 +169,26 @@ def _of_rows(holds: np.ndarray, labelled: np.ndarray, correct: np.ndarray, said:
     return Tally(said, right, int(holds.sum()), int((holds & is_labelled).sum()), int((holds & is_correct).sum()))
 
 
-def _of_labels(table: pa.Table, column: str, holds: np.ndarray, passed: np.ndarray) -> Tally:
-    labelled = table[column].is_valid().to_numpy() & passed
-    correct = is_true(table, column) & labelled
+def _of_labels(table: pa.Table, ids: pa.ChunkedArray, labelled: np.ndarray, holds: np.ndarray) -> Tally:
+    correct = _true_in_row(table, np.arange(table.num_rows), ids) & labelled
     return _of_rows(holds, labelled, correct, int(labelled.sum()), int(correct.sum()))
 
 
-def _passed_select(table: pa.Table) -> np.ndarray:
-    if "reject_reason" not in table.column_names:
-        return np.ones(table.num_rows, bool)
+def _selected(table: pa.Table) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """Return what the selection chose for each row, and bool [n]: it chose something, and let it pass."""
+    annotated = table["annotated"]
+    ids = pc.if_else(annotated, table["candidate_id"], table["entity_id"])
     reason = table["reject_reason"]
-    return pc.or_(pc.is_null(reason), pc.fill_null(pc.is_in(reason, value_set=_AFTER_SELECT), False)).to_numpy()
+    passed = pc.or_(pc.is_null(reason), pc.is_in(reason, value_set=_AFTER_SELECT))
+    passed = pc.or_(passed, pc.is_in(table["reject_step"], value_set=_STEPS_AFTER_SELECT))
+    passed = pc.if_else(annotated, pc.invert(pc.fill_null(table["rescued"], False)), passed)
+    return ids, pc.and_(ids.is_valid(), passed).to_numpy()
+
+
+def _passed_verify(table: pa.Table) -> np.ndarray:
+    """Return bool [n]: the annotator's word stands, whatever became of the row later."""
+    refused = pc.and_(pc.is_valid(table["reject_reason"]), pc.fill_null(pc.equal(table["reject_step"], "verify"), True))
+    return pc.and_not(pc.is_valid(table["decision"]), refused).to_numpy()
 
 
 def _true_in_row(table: pa.Table, rows: np.ndarray, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -187,13 +207,21 @@ def _codes(ids: pa.Array | pa.ChunkedArray, known: pa.Array) -> np.ndarray:
 
 
 def _tables(parts: tuple[pa.Table | ds.Dataset, ...]) -> Iterator[pa.Table]:
-    """Yield the needed columns of all parts, batch by batch."""
+    """Yield the needed columns of all parts, batch by batch: `_COLUMNS`, ``annotated``, and those of `_SAID`."""
     for part in parts:
-        columns = [name for name in _COLUMNS if name in part.schema.names]
-        if isinstance(part, pa.Table):
-            yield part.select(columns)
+        dataset = ds.dataset(part) if isinstance(part, pa.Table) else part
+        names = dataset.schema.names
+        columns = {
+            name: pc.field(name) if name in names else pc.scalar(pa.scalar(None, pa.string())) for name in _COLUMNS
+        }
+        if "annotation" in names:
+            columns |= {"annotated": pc.is_valid(pc.field("annotation"))}
+            columns |= {name: pc.field("annotation", name) for name in _SAID}
         else:
-            yield from (pa.Table.from_batches([batch]) for batch in part.to_batches(columns=columns))
+            kinds = {name: ANNOTATION.field(name).type for name in _SAID}
+            columns |= {"annotated": pc.scalar(False)}
+            columns |= {name: pc.scalar(pa.scalar(None, kind)) for name, kind in kinds.items()}
+        yield from (pa.Table.from_batches([batch]) for batch in dataset.to_batches(columns=columns))
 
 
 def _any_known(totals: dict[str, Tally]) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from raylab.label import formats
+from raylab.label.intervals import wilson
+from raylab.label.judging import AUDIT
 from raylab.schema import LABEL
 from raylab.storage import Folder
 
@@ -53,6 +55,7 @@ _FIELDS = {
     "link_entity_id": "the best entity from the text alone",
     "link_score": "its probability",
     "models": "id@revision of the model or knowledge base that each step used",
+    "annotation": "what a multimodal LLM made of it, where one was asked: decision, candidate, rationale, questions",
 }
 
 
@@ -60,17 +63,18 @@ def write_card(folder: Folder, summary: dict[str, Any], config: dict[str, Any]) 
     """Write the dataset card, ``README.md``, into a finished run's folder.
 
     Args:
-        folder: the run's folder.
+        folder: the run's folder. Its ``audit.json``, where there is one, says what judges found.
         summary: the run's ``summary.json``.
         config: the resolved config.
 
     Raises:
         RaylabError: the folder cannot be written.
     """
-    folder.write_bytes("README.md", render_card(summary, config).encode("utf-8", "replace"))
+    audit = folder.read_json(AUDIT) if folder.exists(AUDIT) else None
+    folder.write_bytes("README.md", render_card(summary, config, audit).encode("utf-8", "replace"))
 
 
-def render_card(summary: dict[str, Any], config: dict[str, Any]) -> str:
+def render_card(summary: dict[str, Any], config: dict[str, Any], audit: dict[str, Any] | None = None) -> str:
     """Return the card's text: YAML front matter, then Markdown in which everything from the input is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -83,8 +87,20 @@ def render_card(summary: dict[str, Any], config: dict[str, Any]) -> str:
         front_matter=_front_matter(summary),
         summary=summary,
         store=config.get("store", {}),
+        audit=audit,
+        known=_known(summary),
         fields=[(field.name, _type(field.type), _FIELDS[field.name]) for field in LABEL],
     )
+
+
+def _known(summary: dict[str, Any]) -> dict[str, float] | None:
+    """Return the precision of the annotator's labels against the known truth, with its interval."""
+    decisions = summary.get("annotation", {}).get("decisions", {}).values()
+    known, right = (sum(one[name] for one in decisions) for name in ("known", "right"))
+    if not known:
+        return None
+    low, high = wilson(right / known, known)
+    return {"precision": right / known, "low": low, "high": high, "judged": known}
 
 
 def _front_matter(summary: dict[str, Any]) -> str:

@@ -1,9 +1,10 @@
-"""The geometry of the report's figures, in a fixed view box, ready for a template to draw: histograms and one curve."""
+"""The geometry of the report's figures, in a fixed view box, ready for a template to draw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -111,24 +112,24 @@ def lay_out(
     return Chart(title, summary, [s for s in segments if s.height > 0], places, peak, legend, mark)
 
 
-def precision_curve(title: str, score: Histogram) -> Curve | None:
+def precision_curve(title: str, score: Histogram, floor: float | None = None) -> Curve | None:
     """Return what a higher threshold would have given: precision of the surest share of the labels.
 
     Args:
         title: the figure's heading.
         score: labelled rows in the series ``right`` and ``wrong``; others are ignored.
+        floor: the precision at the bottom, where curves are to be compared; None: what this one needs.
 
     Returns:
         The curve from the surest twentieth of the labels to all of them; None where fewer than 20 have a known truth.
     """
-    right, wrong = (score.series.get(name, np.zeros(len(score.edges) - 1, np.int64)) for name in ("right", "wrong"))
-    kept, good = np.cumsum((right + wrong)[::-1]), np.cumsum(right[::-1])
+    kept, good = _kept(score)
     total = int(kept[-1])
     if total < 20:
         return None
     share, precision = kept / total, good / np.maximum(kept, 1)
     seen = share >= 0.05
-    floor = min(0.9, np.floor(float(precision[seen].min()) * 10) / 10)
+    floor = lowest_precision(score) if floor is None else floor
     scale = HEIGHT - _TOP - _BOTTOM
 
     def place(number: int) -> tuple[float, float]:
@@ -148,4 +149,65 @@ def precision_curve(title: str, score: Histogram) -> Curve | None:
         marks,
         [(WIDTH * part / 4, f"{part * 25} %") for part in range(5)],
         [(float(_TOP), "1"), (_TOP + scale / 2, f"{(1 + floor) / 2:.3g}"), (float(HEIGHT - _BOTTOM), f"{floor:.3g}")],
+    )
+
+
+def lowest_precision(score: Histogram) -> float:
+    """Return the round precision below which the curve of a score does not fall; 0.9 where there is none."""
+    kept, good = _kept(score)
+    seen = kept >= max(1.0, 0.05 * kept[-1])
+    return min(0.9, np.floor(float((good / np.maximum(kept, 1))[seen].min(initial=1.0)) * 10) / 10)
+
+
+def _kept(score: Histogram) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels kept, and right ones among them, as the threshold falls bin by bin."""
+    right, wrong = (score.series.get(name, np.zeros(len(score.edges) - 1, np.int64)) for name in ("right", "wrong"))
+    return np.cumsum((right + wrong)[::-1]), np.cumsum(right[::-1])
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often labels of a score are right, a dot a bin; on the diagonal, the score is the probability of that."""
+
+    title: str
+    summary: str
+    dots: list[tuple[float, float, float, str]]
+    """Positions x, y, the radius, the tip."""
+    ticks: list[tuple[float, str]]
+    lines: list[tuple[float, str]]
+    legend: str
+
+    top: float = _TOP
+    base: float = HEIGHT - _BOTTOM
+
+
+def reliability(title: str, figures: Mapping[str, Any], judged_by: str) -> Reliability | None:
+    """Return the reliability diagram of a score.
+
+    Args:
+        title: the figure's heading.
+        figures: see `calibration.calibration`.
+        judged_by: who told right from wrong, for the legend.
+
+    Returns:
+        None where nothing was judged.
+    """
+    if not figures["bins"]:
+        return None
+    scale = HEIGHT - _TOP - _BOTTOM
+    dots = []
+    for one in figures["bins"]:
+        means = f"mean {one['score']:.3f}, right {one['right']:.3f}, {one['judged']:,} judged"
+        tip = f"{one['low']:.1f} to {one['high']:.1f}: {means}"
+        x, y = one["score"] * WIDTH, _TOP + (1 - one["right"]) * scale
+        dots.append((x, y, 2.5 + 6 * float(np.sqrt(one["share"])), tip))
+    errors = f"calibration error {figures['ece']:.3f}, Brier {figures['brier']:.3f}"
+    legend = f"{figures['judged']:,} labels judged by {judged_by}; {errors}"
+    return Reliability(
+        title,
+        f"{title}: {legend}; " + "; ".join(tip for *_, tip in dots),
+        dots,
+        [(WIDTH * part / 4, f"{part / 4:g}") for part in range(5)],
+        [(float(_TOP), "1"), (_TOP + scale / 2, "0.5"), (float(HEIGHT - _BOTTOM), "0")],
+        legend,
     )

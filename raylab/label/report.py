@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,12 @@ import pyarrow.dataset as ds
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.label import formats
-from raylab.label.charts import HEIGHT, WIDTH, Chart, lay_out, precision_curve
+from raylab.label.calibration import Scored, calibration
+from raylab.label.charts import HEIGHT, WIDTH, Chart, lay_out, lowest_precision, precision_curve, reliability
+from raylab.label.exhibits import Exhibit, in_order, make_exhibit, of_annotator
+from raylab.label.judging import AUDIT
 from raylab.label.samples import Named, Sample, entity_ids, make_samples
-from raylab.label.survey import Group, Histogram, Survey, survey
+from raylab.label.survey import Histogram, Survey, survey
 from raylab.sources.base import Limits, Source
 from raylab.storage import Folder
 
@@ -30,29 +33,7 @@ logger = logging.getLogger(__name__)
 SAMPLE = 8
 """Rows shown for each decision."""
 _TOP_SHOWN = 20
-
-_EXPLAINED = {
-    "high": ("Labelled, sure", "score in the upper half, margin not thin"),
-    "near": ("Labelled, close call", "score or margin in the lowest tenth: where a threshold would cut next"),
-    "overruled": ("The picture overruled the text", "the label is not the entity that the text alone gave"),
-    "wrong": ("Labelled wrong", "by the known truth"),
-    "low_score": ("Abstained: low score", "no candidate looks enough like the picture"),
-    "low_margin": ("Abstained: low margin", "the two best candidates are too close to tell"),
-    "no_candidates": ("No candidates", "nothing in the text leads to an entity"),
-    "rare_entity": ("Rare entity", "too few labelled images of it in the run"),
-    "eval_leak": ("Evaluation leak", "too close to an image of an evaluation set"),
-}
-
-
-@dataclass(frozen=True)
-class Exhibit:
-    """A decision with the rows that stand for it."""
-
-    anchor: str
-    title: str
-    note: str
-    total: int
-    samples: list[Sample]
+_JUDGES = {"review": "people", "truth": "the known truth"}
 
 
 def write_report(  # noqa: PLR0917 - the parts of a run, in the order in which they came to be
@@ -67,7 +48,8 @@ def write_report(  # noqa: PLR0917 - the parts of a run, in the order in which t
 
     Args:
         folder: the run's folder. Its ``config.json`` is shown, and names the knowledge base in which entity titles are
-            looked up; its ``entity_counts.parquet`` gives the images of each entity.
+            looked up; its ``entity_counts.parquet`` gives the images of each entity; its ``audit.json``, where there is
+            one, what judges said.
         summary: the run's ``summary.json``.
         labels: Parquet dataset of `schema.LABEL`; read a row group at a time.
         rejects: the same of `schema.REJECT`.
@@ -82,16 +64,18 @@ def write_report(  # noqa: PLR0917 - the parts of a run, in the order in which t
     found = survey(labels, rejects, SAMPLE)
     rows = [row for group in found.groups for row in group.rows]
     samples = make_samples(rows, source, limits, name_entities(entity_ids(rows), config["kb"]))
-    html = render_report(summary, config, found, samples, counts)
+    audit = folder.read_json(AUDIT) if folder.exists(AUDIT) else None
+    html = render_report(summary, config, found, samples, counts, audit)
     folder.write_bytes("report.html", html.encode("utf-8", "replace"))
 
 
-def render_report(
+def render_report(  # noqa: PLR0917 - the parts of a page
     summary: dict[str, Any],
     config: dict[str, Any],
     found: Survey,
     samples: dict[str, Sample],
     entity_counts: pa.Table,
+    audit: dict[str, Any] | None = None,
 ) -> str:
     """Return the report's HTML.
 
@@ -101,15 +85,21 @@ def render_report(
         found: distributions and groups of rows.
         samples: row id -> sample, for every row in `found`.
         entity_counts: ``images`` int64 and ``kept`` bool, a row an entity.
+        audit: as in ``audit.json``, where decisions were judged.
     """
     template = _environment().get_template("report.html.j2")
     top = summary.get("entities", {}).get("top", [])[:_TOP_SHOWN]
+    groups = in_order(found.groups, summary)
     return template.render(
         summary=summary,
         config=json.dumps(config, indent=2, ensure_ascii=False, default=str),
         charts=[asdict(chart) for chart in _charts(found, entity_counts, config.get("select", {}))],
-        curve=precision_curve("Precision of the surest labels", found.score),
-        exhibits=[_exhibit(group, samples) for group in _in_order(found.groups, summary)],
+        curve=None if "annotation" in summary else precision_curve("Precision of the surest labels", found.score),
+        exhibits=[make_exhibit(group, samples) for group in groups if not of_annotator(group)],
+        audit=audit,
+        annotator=_annotator(
+            summary, found, audit, [make_exhibit(one, samples) for one in groups if of_annotator(one)]
+        ),
         top=top,
         most=max((images for _, _, images in top), default=1),
         width=WIDTH,
@@ -150,20 +140,6 @@ def name_entities(ids: list[str], kb: str) -> dict[str, Named]:
     return {one["id"]: Named(one["title"], one["description"] or "") for one in found}
 
 
-def _in_order(groups: list[Group], summary: dict[str, Any]) -> list[Group]:
-    """Return labelled groups first, then the steps' rejects, the last step (the closest decisions) first."""
-    place = {step["name"]: number for number, step in enumerate(summary["steps"])}
-    return sorted(groups, key=lambda group: 0 if group.step is None else len(place) + 1 - place.get(group.step, 0))
-
-
-def _exhibit(group: Group, samples: dict[str, Sample]) -> Exhibit:
-    title, note = _EXPLAINED.get(group.decision, (formats.words(group.decision).capitalize(), ""))
-    if group.step is not None:
-        note = f"step {group.step}" + (f": {note}" if note else "")
-    shown = [samples[row["row_id"]] for row in group.rows]
-    return Exhibit(f"rows-{group.step or 'labelled'}-{group.decision}", title, note, group.total, shown)
-
-
 def _charts(found: Survey, entity_counts: pa.Table, select: dict[str, Any]) -> list[Chart]:
     def unit(edge: float) -> str:
         return f"{edge:.3g}"
@@ -183,3 +159,32 @@ def _charts(found: Survey, entity_counts: pa.Table, select: dict[str, Any]) -> l
         lay_out("Images of an entity", images, 3, formats.count, unit="entities"),
     ]
     return [chart for chart in charts if chart is not None]
+
+
+def _annotator(
+    summary: dict[str, Any], found: Survey, audit: dict[str, Any] | None, exhibits: list[Exhibit]
+) -> dict[str, Any] | None:
+    """Return what the annotator's section shows; None for a run without one."""
+    if "annotation" not in summary:
+        return None
+    floor = min(lowest_precision(found.confidence), lowest_precision(found.score))
+    figures: list[Any] = [
+        precision_curve("Precision, the surest by confidence first", found.confidence, floor),
+        precision_curve("The same, by the selection's score", found.score, floor),
+    ]
+    titles = {"confidence": "Is confidence the probability of being right?", "score": "Is the selection's score?"}
+    diagrams = []
+    for name, histogram in (("confidence", found.confidence), ("score", found.score)):
+        right, wrong = (histogram.series.get(one, np.zeros(len(histogram.edges) - 1)) for one in ("right", "wrong"))
+        known = calibration(Scored.of_histogram(histogram.edges, right, wrong), whole=True)
+        judged_by = "the known truth"
+        if not known["bins"] and audit and name in audit["calibration"]:
+            known, judged_by = audit["calibration"][name], _JUDGES[audit["measured_by"]]
+        diagrams.append(reliability(titles[name], known, judged_by))
+    chart = lay_out("Confidence of the annotator", found.confidence.coarse(25), 10, lambda edge: f"{edge:.3g}")
+    return {
+        "exhibits": exhibits,
+        "histogram": None if chart is None else asdict(chart),
+        "curves": [one for one in figures if one is not None],
+        "diagrams": [one for one in diagrams if one is not None],
+    }

@@ -1,4 +1,4 @@
-"""The labeling run on Ray Data: read, steps in actor pools, commits, second pass, explanation."""
+"""The labeling run: on Ray Data read, steps in actor pools, commits; then, without Ray, second pass and explanation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
@@ -21,6 +21,7 @@ from raylab.kb.catalog import Catalog
 from raylab.label import store
 from raylab.label.attempts import Attempts
 from raylab.label.plan import LabelConfig, Stage, check, stages
+from raylab.label.second_pass import second_pass
 from raylab.label.segments import Segment, identity, read_segment, split
 from raylab.label.stage import StageWorker
 from raylab.label.step import StepContext
@@ -41,9 +42,6 @@ READ_CPUS = 0.5
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is logged."""
 
-COMMIT_THREADS = 4
-"""Segments that are merged at once."""
-
 
 def run(config: LabelConfig) -> dict[str, Any]:
     """Label the source, or finish what an earlier call with the same config began.
@@ -62,15 +60,18 @@ def run(config: LabelConfig) -> dict[str, Any]:
     folder = Folder(config.out)
     done = store.begin(folder, identity(config, segments, kb.fingerprint))
     folder.write_json("config.json", to_dict(config))
-    if not folder.exists("MANIFEST.json"):
-        pending = [segment for segment in segments if segment.index not in done]
-        logger.info("%d of %d segments to label", len(pending), len(segments))
-        with session(*_needed(config)), plain_errors():
+    with ExitStack() as stack:
+        if not folder.exists("MANIFEST.json"):
+            pending = [segment for segment in segments if segment.index not in done]
+            logger.info("%d of %d segments to label", len(pending), len(segments))
             if pending:
-                _label(config, source, pending, folder)
-            second_pass(config, folder)
-    store.tidy(folder, folder.read_json("MANIFEST.json"))
-    return explain(config, kb, source, folder, seconds=time.perf_counter() - started)
+                leave = stack.enter_context(session(*_needed(config)))
+                with plain_errors():
+                    _label(config, source, pending, folder)
+                leave()
+            second_pass(folder, config.store.min_entity_images)
+        store.tidy(folder, folder.read_json("MANIFEST.json"))
+        return explain(config, kb, source, folder, seconds=time.perf_counter() - started)
 
 
 def _needed(config: LabelConfig) -> tuple[float, float]:
@@ -106,9 +107,11 @@ class RemoteLedger:
         self._actor: Any = ray.remote(**options)(Attempts).remote()
 
     def begin(self, key: str) -> int:
+        """See `isolate.Ledger`."""
         return ray.get(self._actor.begin.remote(key))
 
     def end(self, key: str) -> None:
+        """See `isolate.Ledger`."""
         self._actor.end.remote(key)
 
 
@@ -175,7 +178,7 @@ class _Commits:
     def __init__(self, folder: Folder, steps: list[str]) -> None:
         self._task = partial(store.commit_segment, folder)
         self._steps = steps
-        self._threads = ThreadPoolExecutor(COMMIT_THREADS)
+        self._threads = ThreadPoolExecutor(store.THREADS)
         self._running: list[Future[dict[str, Any]]] = []
         self._done = 0
 
@@ -211,29 +214,3 @@ class _Progress:
             self._said = now
             rate = self._rows / (now - self._started)
             logger.info("%d rows, %.0f rows/s, %d of %d segments", self._rows, rate, commits, self._segments)
-
-
-def second_pass(config: LabelConfig, folder: Folder) -> None:
-    """Count images per entity, cut rare entities, commit the run."""
-    commits = store.commits(folder)
-    groups = [commits[i : i + 64] for i in range(0, len(commits), 64)]
-    count = ray.remote(num_cpus=1)(store.count_entities)
-    counts = store.merge_entity_counts(ray.get([count.remote(folder, [c["labels"] for c in g]) for g in groups]))
-    least = config.store.min_entity_images
-    keep = pc.greater_equal(counts["images"], least)
-    folder.write_parquet("entity_counts.parquet", counts.append_column("kept", keep))
-    rare = counts.filter(pc.invert(keep))["entity_id"].combine_chunks()
-    if len(rare):
-        cut = ray.remote(num_cpus=1)(store.cut_rare)
-        shared = ray.put(rare)
-        parts = ray.get([cut.remote(folder, commit, shared, least) for commit in commits])
-    else:
-        parts = [{"labels": c["labels"], "rejects": c["rejects"], "cut": 0} for c in commits]
-    counts_of_run = store.add_counts([commit["counts"] for commit in commits])
-    manifest = {
-        "labels": [part["labels"] for part in parts],
-        "rejects": [part["rejects"] for part in parts],
-        "counts": store.add_rare(counts_of_run, sum(part["cut"] for part in parts)),
-        "entities": {"labelled": counts.num_rows - len(rare), "cut": len(rare)},
-    }
-    folder.write_json("MANIFEST.json", manifest)

@@ -62,6 +62,29 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What the annotator made of a row, as far as it got."""
+
+    decision: str
+    """Empty where it made none."""
+    before: str
+    """The candidate's name."""
+    before_right: bool | None
+    """None where the truth is not known."""
+    title: str
+    """The entity in the annotator's words."""
+    resolution: str
+    confidence: float | None
+    rescued: bool
+    description: str
+    rationale: str
+    questions: list[tuple[str, str, str | None]]
+    """Question, answer, and the name of the entity that the answer is linked to."""
+    prompts: list[str]
+    attempts: int
+
+
+@dataclass(frozen=True)
 class Sample:
     """One row, ready to show."""
 
@@ -80,6 +103,8 @@ class Sample:
     """Whether the label is right; None without label or truth."""
     link: str | None
     """The address of the page or image, where it is a plain web address."""
+    note: Note | None
+    """None where no annotator was asked."""
 
 
 def make_samples(
@@ -106,11 +131,18 @@ def entity_ids(rows: Sequence[dict]) -> list[str]:
     """Return the ids of all entities that `rows` speak of, sorted."""
     found = {row["entity_id"] for row in rows} | {one for row in rows for one in row["truth"] or ()}
     found |= {candidate["entity_id"] for row in rows for candidate in row["candidates"] or ()}
+    notes = [row["annotation"] for row in rows if row["annotation"]]
+    found |= {note["candidate_id"] for note in notes}
+    found |= {pair["answer_id"] for note in notes for pair in note["questions"] or ()}
     return sorted(found - {None})
 
 
 def make_thumbnails(
-    refs: Sequence[dict | None], source: Source, limits: Limits, budget: int = THUMBNAIL_BUDGET
+    refs: Sequence[dict | None],
+    source: Source,
+    limits: Limits,
+    budget: int = THUMBNAIL_BUDGET,
+    side: int = THUMBNAIL_SIDE,
 ) -> list[Thumbnail]:
     """Read, decode and shrink images, a few at a time.
 
@@ -119,6 +151,7 @@ def make_thumbnails(
         source: gives the bytes.
         limits: what is accepted.
         budget: bytes that all thumbnails share; the picture quality gives way to it.
+        side: pixels of the longer side, at most.
 
     Returns:
         One thumbnail an entry; an image that cannot be read or is refused becomes its reason.
@@ -129,7 +162,7 @@ def make_thumbnails(
     for start in range(0, len(present), _READ_AT_ONCE):
         numbers = present[start : start + _READ_AT_ONCE]
         for number, data in zip(numbers, _read([refs[number] for number in numbers], source)):
-            result[number] = data if isinstance(data, Thumbnail) else _thumbnail(data, limits, share)
+            result[number] = data if isinstance(data, Thumbnail) else _thumbnail(data, limits, share, side)
     return result
 
 
@@ -142,20 +175,20 @@ def _read(refs: Sequence[dict | None], source: Source) -> list[bytes | Thumbnail
     return [Thumbnail(None, words(data)) if isinstance(data, Reason) else data for data in found]
 
 
-def _thumbnail(data: bytes, limits: Limits, share: int) -> Thumbnail:
+def _thumbnail(data: bytes, limits: Limits, share: int, side: int) -> Thumbnail:
     from raylab.sources.images import ImageRefused, open_image
 
     try:
-        image = open_image(data, limits, THUMBNAIL_SIDE)
+        image = open_image(data, limits, side)
     except ImageRefused as refused:
         return Thumbnail(None, words(refused.reason))
-    encoded = base64.b64encode(_encode(image, share * 3 // 4)).decode("ascii")
+    encoded = base64.b64encode(_encode(image, share * 3 // 4, side)).decode("ascii")
     return Thumbnail(f"data:image/webp;base64,{encoded}")
 
 
-def _encode(image: Image.Image, most: int) -> bytes:
+def _encode(image: Image.Image, most: int, side: int) -> bytes:
     """Return WebP bytes of the shrunk image, at the best of a few qualities that needs no more than `most` bytes."""
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    image.thumbnail((side, side))
     data = b""
     for quality in (78, 60, 40, 20, 5):
         buffer = io.BytesIO()
@@ -169,12 +202,13 @@ def _encode(image: Image.Image, most: int) -> bytes:
 def _sample(row: dict, thumbnail: Thumbnail, entities: Mapping[str, Named]) -> Sample:
     entity = row["entity_id"]
     truth = row["truth"]
-    labelled = entity is not None and not row.get("reject_reason")
+    named = Named(row["entity_name"] or entity or "") if row["entity_name"] or entity else None
+    labelled = named is not None and not row.get("reject_reason")
     candidates = _candidates(row, entities)
     url = row["url"] or ""
     return Sample(
         row=row,
-        entity=None if entity is None else entities.get(entity, Named(row["entity_name"] or entity)),
+        entity=entities.get(entity, named),
         thumbnail=thumbnail,
         caption=mark_mentions(row["caption"], row["mentions"] or []) if (row["caption"] or "").strip() else [],
         candidates=candidates[:CANDIDATES_SHOWN],
@@ -182,7 +216,34 @@ def _sample(row: dict, thumbnail: Thumbnail, entities: Mapping[str, Named]) -> S
         truth=None if truth is None else [entities.get(one, Named(one)).title for one in truth],
         right=entity in truth if labelled and truth is not None else None,
         link=url if url.startswith(("https://", "http://")) else None,
+        note=_note(row, entities) if row["annotation"] else None,
     )
+
+
+def _note(row: dict, entities: Mapping[str, Named]) -> Note:
+    note, truth = row["annotation"], row["truth"]
+    before = note["candidate_id"]
+    return Note(
+        decision=note["decision"] or "",
+        before=entities.get(before, Named(note["candidate_name"] or before or "")).title,
+        before_right=None if truth is None or before is None else before in truth,
+        title=note["title"] or "",
+        resolution=note["resolution"] or "",
+        confidence=note["confidence"],
+        rescued=bool(note["rescued"]),
+        description=note["description"] or "",
+        rationale=note["rationale"] or "",
+        questions=[
+            (one["question"] or "", one["answer"] or "", _linked(one["answer_id"], entities))
+            for one in note["questions"] or ()
+        ],
+        prompts=note["prompts"] or [],
+        attempts=note["attempts"] or 0,
+    )
+
+
+def _linked(entity: str | None, entities: Mapping[str, Named]) -> str | None:
+    return None if entity is None else entities.get(entity, Named(entity)).title
 
 
 def _candidates(row: dict, entities: Mapping[str, Named]) -> list[Candidate]:

@@ -35,6 +35,9 @@ SEGMENT, ROW, SEGMENT_ROWS = "_segment", "_row", "_segment_rows"
 PIECES = pa.schema([(SEGMENT, pa.int32()), ("piece", pa.string()), ("rows", pa.int64()), (SEGMENT_ROWS, pa.int64())])
 """What is reported of each piece written."""
 
+THREADS = 4
+"""Segments that the driver merges, counts or cuts at once."""
+
 
 def number(chunk: pa.Table, segment: int, first_row: int, segment_rows: int | None) -> pa.Table:
     """Add the bookkeeping columns to a chunk of a segment; `segment_rows` is known at its last chunk only."""
@@ -237,11 +240,14 @@ def cut_rare(folder: Folder, commit: dict[str, Any], rare: pa.Array, least: int)
     Returns:
         ``{"labels", "rejects", "cut"}``: the parts that count now, and the rows moved.
     """
+    untouched = {"labels": commit["labels"], "rejects": commit["rejects"], "cut": 0}
+    if not len(rare):
+        return untouched
     labels = folder.read_parquet(commit["labels"])
     is_rare = pc.is_in(labels["entity_id"], rare)
     cut = pc.sum(is_rare).as_py() or 0
     if not cut:
-        return {"labels": commit["labels"], "rejects": commit["rejects"], "cut": 0}
+        return untouched
     moved = labels.filter(is_rare)
     for field in REJECT:
         if field.name not in moved.column_names:

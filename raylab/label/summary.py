@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 import raylab
 from raylab.config import to_dict
 from raylab.kb.catalog import KBInfo
+from raylab.label.annotated import annotation_figures
 from raylab.label.audit import truth_report
 from raylab.label.card import write_card
 from raylab.label.plan import LabelConfig
@@ -60,6 +61,7 @@ def summarise(config: LabelConfig, kb: KBInfo, store: LabelStore, seconds: float
             reasons[reason] = reasons.get(reason, 0) + n
     failed = sum(step["failed"] for step in steps)
     truth = truth_report(labels, rejects)
+    annotation = annotation_figures(labels, rejects)
     return {
         "rows_in": counts["rows"],
         "labelled": counts["labelled"],
@@ -68,6 +70,7 @@ def summarise(config: LabelConfig, kb: KBInfo, store: LabelStore, seconds: float
         "seconds": round(seconds, 2),
         "out": config.out,
         **({"truth": truth} if truth else {}),
+        **({"annotation": annotation} if annotation else {}),
         "source": config.source.uri,
         "recipe": config.recipe,
         "steps": steps,
@@ -140,8 +143,21 @@ def table(summary: dict[str, Any]) -> str:
     if "truth" in summary:
         lines += ["", f"{'against truth':<12}{'precision':>12}{'recall':>10}{'coverage':>10}"]
         lines += [_truth_line(name, values) for name, values in summary["truth"].items()]
+    if "annotation" in summary:
+        lines += ["", annotation_line(summary["annotation"])]
     lines += ["", f"report: {_report_path(summary['out'])}"]
     return "\n".join(lines)
+
+
+def annotation_line(figures: dict[str, Any]) -> str:
+    """Return the block ``annotation`` of a summary in one line."""
+    resolved = figures["resolved_share"]
+    found = "" if resolved is None else f" ({resolved:.1%} of the titles found, {figures['unresolved']:,} unresolved)"
+    words = f"{figures['verified']:,} verified, {figures['corrected']:,} corrected{found}"
+    refused = sum(figures["by_reason"].values())
+    return (
+        f"annotated   {figures['annotated']:,}: {words}, {refused:,} rejected; {figures['questions']:,} questions kept"
+    )
 
 
 def _truth_line(name: str, values: dict[str, float | None]) -> str:

@@ -21,8 +21,12 @@ UNIT_EDGES = np.linspace(0.0, 1.0, 1001)
 """Bins of scores and margins: fine enough to read a threshold from."""
 LENGTH_EDGES = 2.0 ** np.arange(0, 15)
 """Bins of caption lengths: 1, 2-3, 4-7, ... characters."""
+ANNOTATED = ("verified", "corrected", "unresolved")
+"""Groups of labelled rows that the annotator made."""
 _ABSTENTIONS = (Reason.LOW_SCORE.value, Reason.LOW_MARGIN.value)
 _CHARS = {"chars": pc.utf8_length(pc.field("caption"))}
+_NOTE = {name: pc.field("annotation", name) for name in ("decision", "candidate_id", "confidence")}
+"""What is read of annotations where only numbers are counted."""
 _SHOWN = [name for name in LABEL.names if name != "models"]
 _REJECTED = [*_SHOWN, "reject_step", "reject_reason", "reject_detail"]
 
@@ -60,7 +64,8 @@ class Group:
     """Rows of one decision: how many there are, and a sample of them."""
 
     decision: str
-    """``high``, ``near``, ``overruled`` or ``wrong`` for labelled rows; a `schema.Reason` for the others."""
+    """``high``, ``near``, ``overruled`` or ``wrong`` for labelled rows, ``verified``, ``corrected`` or ``unresolved``
+    for annotated ones; a `schema.Reason` for the others."""
     step: str | None
     """The step that rejected the rows; None for labelled ones."""
     total: int = 0
@@ -93,6 +98,8 @@ class Survey:
     margin: Histogram
     link_score: Histogram
     caption_chars: Histogram
+    confidence: Histogram
+    """The annotator's, with the series of `score`, and ``rejected`` in place of ``abstained``."""
     groups: list[Group]
     """Labelled groups first, then a group a step and reason, the largest first. Empty groups are left out."""
 
@@ -109,21 +116,23 @@ def survey(labels: ds.Dataset, rejects: ds.Dataset, sample: int = 8) -> Survey:
         Distributions of all rows, and groups with at most `sample` rows each.
     """
     score, margin, link_score = Histogram(UNIT_EDGES), Histogram(UNIT_EDGES), Histogram(UNIT_EDGES)
-    chars = Histogram(LENGTH_EDGES)
-    for _, table in _scan(_pieces(labels), ["entity_id", "truth", "score", "margin", "link_score"], _CHARS):
+    chars, confidence = Histogram(LENGTH_EDGES), Histogram(UNIT_EDGES)
+    for _, table in _scan(_pieces(labels), ["entity_id", "truth", "score", "margin", "link_score"], _CHARS | _NOTE):
         for name, mask in _verdicts(table).items():
             score.add(name, table["score"].filter(mask))
             margin.add(name, table["margin"].filter(mask))
+            confidence.add(name, table["confidence"].filter(mask))
         link_score.add("labelled", table["link_score"])
         chars.add("labelled", table["chars"])
     groups = _labelled_groups(labels, score, margin, sample) + _reject_groups(rejects, sample)
-    for _, table in _scan(_pieces(rejects), ["reject_reason", "score", "margin", "link_score"], _CHARS):
+    for _, table in _scan(_pieces(rejects), ["reject_reason", "score", "margin", "link_score"], _CHARS | _NOTE):
         abstained = table.filter(pc.is_in(table["reject_reason"], pa.array(_ABSTENTIONS)))
         score.add("abstained", abstained["score"])
         margin.add("abstained", abstained["margin"])
         link_score.add("abstained", abstained["link_score"])
         chars.add("rejected", table["chars"])
-    return Survey(score, margin, link_score, chars, groups)
+        confidence.add("rejected", table["confidence"])
+    return Survey(score, margin, link_score, chars, confidence, groups)
 
 
 def _pieces(dataset: ds.Dataset) -> list[ds.Fragment]:
@@ -151,14 +160,17 @@ def _labelled_groups(labels: ds.Dataset, scores: Histogram, margins: Histogram, 
     """Sample labelled rows: sure ones, those near a threshold, those where the picture changed the text's answer."""
     pieces = _pieces(labels)
     low, high, thin = scores.quantile(0.1), scores.quantile(0.5), margins.quantile(0.1)
-    groups = {name: Group(name, None) for name in ("high", "near", "overruled", "wrong")}
-    for number, table in _scan(pieces, ["row_id", "entity_id", "link_entity_id", "truth", "score", "margin"]):
+    groups = {name: Group(name, None) for name in ("high", "near", "overruled", "wrong", *ANNOTATED)}
+    for number, table in _scan(pieces, ["row_id", "entity_id", "link_entity_id", "truth", "score", "margin"], _NOTE):
         near = pc.or_kleene(pc.less(table["score"], low), pc.less(table["margin"], thin))
         masks = {
             "near": near,
             "high": pc.and_not_kleene(pc.greater_equal(table["score"], high), near),
-            "overruled": pc.not_equal(table["link_entity_id"], table["entity_id"]),
+            "overruled": pc.not_equal(table["link_entity_id"], pc.coalesce(table["candidate_id"], table["entity_id"])),
             "wrong": _verdicts(table).get("wrong", np.zeros(table.num_rows, bool)),
+            "verified": pc.equal(table["decision"], "verified"),
+            "corrected": pc.and_(pc.equal(table["decision"], "corrected"), table["entity_id"].is_valid()),
+            "unresolved": pc.and_(table["decision"].is_valid(), table["entity_id"].is_null()),
         }
         for name, mask in masks.items():
             groups[name].offer(number, table["row_id"].filter(mask), sample)

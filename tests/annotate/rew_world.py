@@ -111,7 +111,7 @@ def answer_as(how: str, first: bool) -> Reply:
         "long": said(YES | {"rationale": "word " * 2000}),
         "truncated": said('{"decision": "yes", "rationale": "It is', "length"),
         "context": Reply(400, json.dumps({"error": {"message": "maximum context length is 4096 tokens"}})),
-        "bad": Reply(422, json.dumps({"error": {"message": "cannot identify image file"}})),
+        "bad": Reply(422, json.dumps({"error": {"message": "no such parameter"}})),
         "busy": Reply(429, "slow down", {"Retry-After": "0.2"}),
         "broken": Reply(500, "oops"),
     }

@@ -1,4 +1,4 @@
-"""A Qwen2-VL of half a million random parameters, made on the spot: real files, a real engine, answers without sense."""
+"""A Qwen2-VL of half a million random parameters, made here: real files for a real engine, answers without sense."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ SPECIAL = [
 CHAT_TEMPLATE = """\
 {%- for message in messages %}<|im_start|>{{ message.role }}
 {% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}
-{%- if part.type in ('image', 'image_url') %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}
+{%- if part.type in ('image', 'image_url') %}<|vision_start|><|image_pad|><|vision_end|>
+{%- else %}{{ part.text }}{% endif %}
 {%- endfor %}{% endif %}<|im_end|>
 {% endfor %}
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
-WORDS = ["what do you see in this picture", '{"decision": "verified", "title": "a red square on a blue field"}', "0123456789"]
+WORDS = [
+    "what do you see in this picture",
+    '{"decision": "verified", "title": "a red square on a blue field"}',
+    "0123456789",
+]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from raylab.kb.build import BuildConfig, build
-from raylab.schema import LABEL, REJECT, Reason, row_id
+from raylab.label.annotated import annotation_figures
+from raylab.label.audit import truth_report
+from raylab.schema import LABEL, REJECT, SCHEMA_VERSION, Reason, row_id
 from raylab.sources.base import Shard
 
 ENTITIES = {
@@ -117,10 +119,77 @@ def row(number: int, chance: random.Random, reason: Reason | None) -> dict[str, 
         "score": score if scored else None,
         "margin": score * chance.random() if scored else None,
         "leak_cosine": None,
+        "annotation": None,
         "reject_step": None if reason is None else REFUSED[reason],
         "reject_reason": reason,
         "reject_detail": None if reason is None else f"why {number}",
     }
+
+
+ANNOTATION_REFUSED = {
+    Reason.ANSWER_MALFORMED: "verify",
+    Reason.ANSWER_REFUSED: "verify",
+    Reason.NOT_IDENTIFIED: "verify",
+    Reason.LOW_CONFIDENCE: "verify",
+    Reason.ANSWER_TRUNCATED: "questions",
+    Reason.ENGINE_CRASH: "questions",
+}
+RATIONALES = (
+    "Three vertical stripes of equal width on a mug, the outer ones dark, the middle one pale.",
+    "A white field with a red cross from edge to edge and a small red cross in each quarter.",
+    f"A printed cup {HOSTILE}",
+)
+
+
+def annotate(one: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    """Ask an imagined annotator: it is right more often than the selection, and surer where it is right."""
+    rescued = one["reject_reason"] == Reason.LOW_SCORE and chance.random() < 0.5
+    if not rescued and one["reject_reason"] not in (None, Reason.RARE_ENTITY):
+        return one
+    before = {"id": one["entity_id"], "name": one["entity_name"]}
+    decision = "verified" if before["id"] in one["truth"] and chance.random() < 0.6 else "corrected"
+    how, final = "candidate", dict(before)
+    if decision == "corrected":
+        how = chance.choice(["exact", "exact", "normalised", "close", "unresolved"])
+        meant = one["truth"][0] if chance.random() < 0.8 else chance.choice(sorted(ENTITIES))
+        final = {"id": meant, "name": ENTITIES[meant]}
+        if how == "unresolved":
+            final = {"id": None, "name": f"Flag of nowhere {HOSTILE}" if chance.random() < 0.2 else "Old kingdom"}
+    right = final["id"] in one["truth"]
+    confidence = chance.betavariate(9, 1.2) if right else chance.betavariate(3, 2.5)
+    reason = chance.choice(sorted(ANNOTATION_REFUSED)) if chance.random() < 0.2 else None
+    unread = reason in (Reason.ANSWER_MALFORMED, Reason.ANSWER_REFUSED, Reason.NOT_IDENTIFIED)
+    asked = reason is None or ANNOTATION_REFUSED[reason] == "questions"
+    answers = (("Which country is it?", final["name"], final["id"]), ("What is it on?", f"a mug {HOSTILE[:20]}", None))
+    pairs = (*answers, ("What else is there?", "Germany", "Q183"))
+    note = {
+        "decision": None if unread else decision,
+        "candidate_id": before["id"],
+        "candidate_name": before["name"],
+        "candidate_score": one["score"],
+        "rescued": rescued,
+        "title": None if unread else final["name"],
+        "resolution": None if unread else how,
+        "resolution_score": None if unread else 0.9,
+        "confidence": None if unread else confidence,
+        "description": None,
+        "rationale": None if unread else chance.choice(RATIONALES),
+        "questions": [dict(zip(("question", "answer", "answer_id"), pair)) for pair in pairs] if not reason else None,
+        "prompts": ["verify/rew-1@0123456789ab"] + ["questions/rew-1@ba9876543210"] * asked,
+        "attempts": 3 if unread else 2,
+        "prompt_tokens": 700,
+        "answer_tokens": 90,
+    }
+    kept = reason or (None if rescued else one["reject_reason"])
+    step = ANNOTATION_REFUSED[reason] if reason else (REFUSED[kept] if kept else None)
+    entity = before if unread else final
+    models = [*one["models"], {"step": "verify", "model": "qwen-vl@7"}]
+    changed = {"annotation": note, "entity_id": entity["id"], "entity_name": entity["name"], "models": models}
+    return (
+        one
+        | changed
+        | {"reject_step": step, "reject_reason": kept, "reject_detail": f"why: {HOSTILE}" if kept else None}
+    )
 
 
 def table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -129,11 +198,25 @@ def table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     )
 
 
-def make_run(out: Path, rows: int = 400, seed: int = 3, truth: bool = True) -> Run:
-    """Write a finished run's folder, two row groups a part, without the knowledge base that its config names."""
+def make_run(  # noqa: PLR0917
+    out: Path,
+    rows: int = 400,
+    seed: int = 3,
+    truth: bool = True,
+    annotated: bool = False,
+    source: str = "drawn://flags",
+) -> Run:
+    """Write a finished run's folder, two row groups a part, without the knowledge base that its config names.
+
+    With `annotated`, an annotator was asked about what the selection labelled, and about some that it rejected.
+    """
     chance = random.Random(seed)
     reasons = [chance.choice(sorted(REFUSED)) if chance.random() < 0.4 else None for _ in range(rows)]
     made = [row(number, chance, reason) for number, reason in enumerate(reasons)]
+    if annotated:
+        made = [annotate(one, random.Random(number)) for number, one in enumerate(made)]
+    if source.startswith("miniworld:"):
+        made = [one | {"image": {**one["image"], "uri": "miniworld://?seed=7"}} for one in made]
     if not truth:
         made = [one | {"truth": None} for one in made]
     labelled = [one for one in made if one["reject_reason"] is None]
@@ -145,11 +228,19 @@ def make_run(out: Path, rows: int = 400, seed: int = 3, truth: bool = True) -> R
     top = [[entity, name, images] for (entity, name), images in counts]
     counted = [dict(zip(COUNTED.names, (*one, True))) for one in top]
     pq.write_table(pa.Table.from_pylist(counted, COUNTED), out / "entity_counts.parquet")
-    summary = summarise(reasons, top, str(out)) | (TRUTH if truth else {})
-    config: dict[str, Any] = {"source": {"uri": "drawn://flags"}, "kb": str(out.parent / "kb"), "note": HOSTILE}
+    parts = [dataset(out / "labels", LABEL), dataset(out / "rejects", REJECT)]
+    summary = summarise(made, top, str(out)) | (TRUTH if truth else {})
+    if annotated:
+        summary |= {"truth": truth_report(*parts)} if truth else {}
+        figures = annotation_figures(*parts)
+        summary |= {"recipe": "rew"} | ({"annotation": figures} if figures else {})
+    config: dict[str, Any] = {"source": {"uri": source}, "kb": str(out.parent / "kb"), "note": HOSTILE}
     config |= {"select": {"min_score": 0.3, "min_margin": 0.1}}
     (out / "config.json").write_text(json.dumps(config))
-    return Run(out, summary, config, dataset(out / "labels", LABEL), dataset(out / "rejects", REJECT))
+    (out / "summary.json").write_text(json.dumps(summary))
+    manifest = {name: [f"{name}/00000.parquet"] for name in ("labels", "rejects")}
+    (out / "MANIFEST.json").write_text(json.dumps(manifest))
+    return Run(out, summary, config, *parts)
 
 
 COUNTED = pa.schema(
@@ -176,29 +267,32 @@ def dataset(folder: Path, schema: pa.Schema) -> ds.Dataset:
     return ds.dataset(sorted(map(str, folder.glob("*.parquet"))), schema=schema, format="parquet")
 
 
-def summarise(reasons: list[Reason | None], top: list[list], out: str) -> dict[str, Any]:
-    remaining, steps = len(reasons), []
-    for name in ("source", "mentions", "candidates", "link", "select", "count"):
-        mine = collections.Counter(reason for reason in reasons if reason and REFUSED[reason] == name)
-        failed = mine.pop(Reason.STEP_ERROR, 0)
-        left = remaining - mine.total() - failed
+def summarise(rows: list[dict[str, Any]], top: list[list], out: str) -> dict[str, Any]:
+    remaining, steps = len(rows), []
+    left = [(one["reject_step"], Reason(one["reject_reason"])) for one in rows if one["reject_reason"]]
+    names = ["source", "mentions", "candidates", "link", "select", "count"]
+    names[5:5] = ["verify", "questions"] if any(one["annotation"] for one in rows) else []
+    for name in names:
+        mine = collections.Counter(reason for step, reason in left if step == name)
+        failed = sum(mine.pop(reason, 0) for reason in list(mine) if reason.is_failure)
+        stay = remaining - mine.total() - failed
         speed = 1234.5 if name in ("mentions", "select") else 0.0
         rejected = {reason.value: number for reason, number in mine.items()}
         step: dict[str, Any] = {
             "name": name,
             "rows_in": remaining,
-            "rows_out": left,
+            "rows_out": stay,
             "rejected": rejected,
             "failed": failed,
         }
         steps.append(step | {"worker_seconds": 1.5, "rows_per_s": speed})
-        remaining = left
-    why = collections.Counter(reason.value for reason in reasons if reason)
-    failed = why[Reason.STEP_ERROR.value]
+        remaining = stay
+    why = collections.Counter(reason.value for _, reason in left)
+    failed = sum(step["failed"] for step in steps)
     return {
-        "rows_in": len(reasons),
+        "rows_in": len(rows),
         "labelled": remaining,
-        "rejected": len(reasons) - remaining - failed,
+        "rejected": len(rows) - remaining - failed,
         "failed": failed,
         "seconds": 83.2,
         "out": out,
@@ -218,5 +312,5 @@ def summarise(reasons: list[Reason | None], top: list[list], out: str) -> dict[s
         "licences": {"CC0-1.0": remaining - 3, "unknown": 3},
         "versions": {"ray": "2.60.0", "pyarrow": "25.0.0"},
         "raylab": "0.1.0",
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
     }

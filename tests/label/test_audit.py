@@ -14,7 +14,7 @@ def candidate(entity, mention=0):
     return {"entity_id": entity, "mention": mention, "source": "alias" if mention >= 0 else "neighbour"}
 
 
-def row(number, truth, candidates, link, entity=None, *, reason=None):
+def row(number, truth, candidates, link, entity=None, *, reason=None, step=None, annotation=None):
     return {
         "row_id": str(number),
         "shard": "s",
@@ -23,8 +23,14 @@ def row(number, truth, candidates, link, entity=None, *, reason=None):
         "candidates": list(candidates),
         "link_entity_id": link,
         "entity_id": entity,
+        "reject_step": step,
         "reject_reason": reason,
+        "annotation": annotation,
     }
+
+
+def said(candidate_id, decision="verified", *, rescued=False):
+    return {"candidate_id": candidate_id, "decision": decision, "rescued": rescued}
 
 
 ROWS = [
@@ -70,6 +76,36 @@ def test_it_reads_datasets_and_does_not_depend_on_batches(tmp_path):
             pq.write_table(table.slice(i, 1), tmp_path / name / f"{i}.parquet")
         parts.append(ds.dataset(tmp_path / name, schema=table.schema))
     assert_expected(truth_report(*parts))
+
+
+ANNOTATED = [
+    row(0, ["a"], [candidate("a")], "a", "a", annotation=said("a")),
+    row(1, ["b"], [candidate("a"), candidate("b")], "a", "b", annotation=said("a", "corrected")),
+    row(2, ["c"], [candidate("a")], "a", None, annotation=said("a", "corrected")),  # the title names no entity
+    row(3, ["a"], [candidate("a")], "a", "a", annotation=said("a", rescued=True)),
+    row(4, ["a"], [candidate("a")], "a", "a", annotation=said("a"), step="count", reason=Reason.RARE_ENTITY),
+    row(5, ["a"], [candidate("a")], "a", "a", annotation=said("a"), step="questions", reason=Reason.ANSWER_EMPTY),
+    row(6, ["a"], [candidate("a")], "a", "a", annotation=said("a"), step="verify", reason=Reason.LOW_CONFIDENCE),
+    row(7, ["a"], [candidate("b")], "b", "b", annotation=said("b", None), step="verify", reason=Reason.NOT_IDENTIFIED),
+    row(8, ["a"], [candidate("a")], "a", "a", step="verify", reason=Reason.ENGINE_CRASH),
+    row(9, ["a"], [candidate("a")], "a", "a", step="select", reason=Reason.LOW_SCORE),
+    row(10, None, [candidate("a")], "a", "a", annotation=said("a")),
+]
+
+
+def test_verify_is_judged_by_the_entity_it_left_and_select_by_the_candidate_it_gave():
+    report = truth_report(*labels_and_rejects(ANNOTATED))
+    # select: rows 0, 4, 5, 6, 8 right, 1, 2, 7 wrong, 3 rescued and 9 rejected: not its labels
+    assert report["select"] == pytest.approx({"precision": 5 / 8, "recall": 5 / 10, "coverage": 8 / 10})
+    # verify: rows 0, 1, 3, 4, 5 right, 2 unresolved and so wrong, 6 to 8 refused, 9 never asked
+    assert report["verify"] == pytest.approx({"precision": 5 / 6, "recall": 5 / 10, "coverage": 6 / 10}, abs=1e-6)
+    assert list(report) == [*EXPECTED, "verify"]
+
+
+def test_rows_of_which_none_is_annotated_have_no_figures_of_the_annotator():
+    assert "verify" not in truth_report(*labels_and_rejects([ANNOTATED[8], ANNOTATED[9]]))
+    old = [part.drop_columns(["annotation"]) for part in labels_and_rejects()]
+    assert_expected(truth_report(*old))
 
 
 def test_unknown_truth_gives_no_report():

@@ -10,6 +10,9 @@ import yaml
 from label.finished_run import HOSTILE, Run, make_run
 
 from raylab.label.card import render_card, write_card
+from raylab.label.judging import audit_figures, sampled_rows
+from raylab.label.sampling import draw
+from raylab.label.store import LabelStore
 from raylab.schema import LABEL
 from raylab.storage import Folder
 
@@ -102,6 +105,50 @@ def test_text_from_outside_stays_text(run: Run) -> None:
     assert "<script" not in body
     assert "](javascript" not in body
     assert [line for line in body.splitlines() if line.startswith("# ")] == [body.split("\n", 1)[0]]
+
+
+def annotator(card: str) -> str:
+    return card.split("## The annotator")[1].split("\n## ", maxsplit=1)[0]
+
+
+def test_an_annotated_run_tells_model_prompts_yield_precision_and_limits(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rows=300, annotated=True)
+    figures = run.summary["annotation"]
+    card = render_card(run.summary, {})
+    shown = annotator(card)
+    assert "- Model: qwen-vl@7" in shown
+    assert "verify/rew-1@0123456789ab" in shown
+    assert f"{figures['verified']} verified, {figures['corrected']} corrected" in shown
+    counted = figures["decisions"].values()
+    known, right = (sum(one[name] for one in counted) for name in ("known", "right"))
+    assert f"precision against the known truth: {right / known:.3f} (" in shown
+    assert f"{known} rows" in shown
+    assert "An LLM verified or corrected them" in card
+    assert "arXiv 2410.23676" in card
+    assert "<script" not in card.split("\n---\n\n", 1)[1]
+
+
+def test_a_card_says_who_measured(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rows=300, annotated=True, truth=False)
+    assert "Nobody has judged these labels" in render_card(run.summary, {})
+    sample = draw(run.labels, run.rejects, rows=100)
+    rows = sampled_rows(LabelStore(str(run.out)), sample.by_row())
+    audit = {"measured_by": "review"} | audit_figures(sample, rows, dict.fromkeys(rows, True), 0.5)
+    Folder(str(run.out)).write_json("audit.json", audit)
+    write_card(Folder(str(run.out)), run.summary, {})
+    card = (run.out / "README.md").read_text()
+    assert "by people, on a sample" in annotator(card)
+    assert "People judged 100 decisions" in card
+    assert "apart from a sample of 100" in card
+    _, precision, interval, judged, _ = cells(card, "of step verify")
+    verify = audit["steps"]["verify"]
+    assert (precision, judged) == ("1.000", str(verify["judged"]))
+    assert interval == f"{verify['low']:.3f} to {verify['high']:.3f}"
+    assert "reach a precision of 0.5" in card
+
+
+def test_a_run_without_annotations_says_nothing_of_them(card: str) -> None:
+    assert "LLM" not in card.split("## Columns", maxsplit=1)[0]
 
 
 def test_every_column_is_explained(card: str) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from raylab.label.charts import HEIGHT, WIDTH, lay_out, precision_curve
+from raylab.label.calibration import Scored, calibration
+from raylab.label.charts import HEIGHT, WIDTH, lay_out, lowest_precision, precision_curve, reliability
 from raylab.label.survey import UNIT_EDGES, Histogram
 
 
@@ -54,3 +55,32 @@ def test_a_curve_needs_enough_known_rows() -> None:
     score.add("right", np.linspace(0, 1, 19))
     score.add("labelled", np.linspace(0, 1, 500))
     assert precision_curve("Precision", score) is None
+
+
+def test_curves_that_are_compared_have_one_floor() -> None:
+    good, poor = Histogram(UNIT_EDGES), Histogram(UNIT_EDGES)
+    good.add("right", np.linspace(0.1, 0.9, 50))
+    poor.add("right", np.linspace(0.5, 0.99, 50))
+    poor.add("wrong", np.linspace(0.01, 0.49, 50))
+    assert (lowest_precision(good), lowest_precision(poor), lowest_precision(Histogram(UNIT_EDGES))) == (0.9, 0.5, 0.9)
+    curve = precision_curve("Precision", good, 0.5)
+    assert curve is not None
+    assert curve.lines[-1][1] == "0.5"
+
+
+def test_a_reliability_diagram_has_a_dot_a_bin_on_the_diagonal_where_honest() -> None:
+    score = Histogram(UNIT_EDGES)
+    random = np.random.default_rng(0)
+    sure = random.random(50_000)
+    right = random.random(50_000) < sure
+    score.add("right", sure[right])
+    score.add("wrong", sure[~right])
+    figures = calibration(Scored.of_histogram(score.edges, score.series["right"], score.series["wrong"]), whole=True)
+    assert figures["judged"] == 50_000
+    figure = reliability("Reliability", figures, "people")
+    assert figure is not None
+    assert len(figure.dots) == 10
+    scale = figure.base - figure.top
+    assert all(abs(x / WIDTH - (figure.base - y) / scale) < 0.03 for x, y, *_ in figure.dots)
+    assert "judged by people" in figure.legend
+    assert reliability("Reliability", {"bins": []}, "people") is None

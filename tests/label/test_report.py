@@ -13,7 +13,10 @@ import pytest
 from label.finished_run import HOSTILE, DrawnSource, Run, dataset, make_kb, make_run
 
 from raylab.errors import RaylabError
+from raylab.label.judging import audit_figures, sampled_rows
 from raylab.label.report import write_report
+from raylab.label.sampling import draw
+from raylab.label.store import LabelStore
 from raylab.schema import LABEL, REJECT
 from raylab.sources.base import Limits, Source
 from raylab.storage import Folder
@@ -175,6 +178,95 @@ def test_thousands_of_noisy_pictures_do_not_grow_the_file(tmp_path: Path) -> Non
     run = make_run(tmp_path / "run", rows=5000)
     report(run)
     assert (run.out / "report.html").stat().st_size < 3_000_000
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("annotated")
+    make_kb(folder)
+    return make_run(folder / "run", rows=800, annotated=True)
+
+
+@pytest.fixture(scope="module")
+def annotated_text(annotated: Run) -> str:
+    return report(annotated)
+
+
+def exhibit(text: str, anchor: str) -> str:
+    return text.split(f'id="rows-{anchor}"')[1].split("</details>", maxsplit=1)[0]
+
+
+def test_what_the_annotator_said_has_its_own_section(annotated: Run, annotated_text: str) -> None:
+    page, figures = Page(annotated_text), annotated.summary["annotation"]
+    for name in ("annotated", "verified", "corrected"):
+        assert page.by_id[name] == f"{figures[name]:,}"
+    section = annotated_text.split('<section id="annotator"')[1].split("</section>", maxsplit=1)[0]
+    for anchor in ("labelled-verified", "labelled-corrected", "labelled-unresolved", "verify-answer_malformed"):
+        assert f'id="rows-{anchor}"' in section
+    for anchor in ("labelled-high", "select-low_score"):
+        assert f'id="rows-{anchor}"' not in section
+    for prompt in figures["prompts"]:
+        assert prompt in section
+    assert len(re.findall("<svg", section)) == 5
+
+
+def test_a_correction_shows_both_names_and_marks(annotated_text: str) -> None:
+    shown = exhibit(annotated_text, "labelled-corrected")
+    cards = shown.count("<article")
+    assert cards == 8 == shown.count("<s>") == shown.count('<span aria-label="becomes">')
+    assert "not in the picture" in shown
+    assert shown.count("✓ right") + shown.count("✗ wrong") == cards
+    assert shown.count("→ Germany</span>") >= cards  # an answer that is linked
+    assert "Which country is it?" in shown
+
+
+def test_unresolved_titles_are_labels_and_wrong(annotated_text: str) -> None:
+    shown = exhibit(annotated_text, "labelled-unresolved")
+    assert shown.count("✗ wrong") == shown.count("<article") == 8
+    assert "no entity&#39;s name" in shown
+    assert "Old kingdom" in shown
+
+
+def test_refused_answers_show_how_far_they_got(annotated_text: str) -> None:
+    assert "3 requests" in exhibit(annotated_text, "verify-answer_malformed")
+    assert "confidence" in exhibit(annotated_text, "verify-low_confidence")
+
+
+def test_nothing_that_the_annotator_wrote_becomes_an_element(annotated_text: str) -> None:
+    page = Page(annotated_text)
+    assert not page.all("script")
+    assert not [one for _, attributes in page.elements for one in attributes if one.startswith("on")]
+    assert all((one["src"] or "").startswith("data:image/webp;base64,") for one in page.all("img"))
+    assert HOSTILE not in annotated_text
+
+
+def test_a_run_without_annotations_shows_nothing_of_them(text: str) -> None:
+    for word in ("annotator", "annotated", "audit", "confidence"):
+        assert word not in text.lower()
+
+
+def test_an_audit_is_shown_when_there_is_one_and_draws_the_diagrams_without_truth(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rows=400, annotated=True, truth=False)
+    before = report(run)
+    assert 'id="audit"' not in before
+    assert before.split('id="annotator"')[1].split("</section>", maxsplit=1)[0].count("<svg") == 1
+    sample = draw(run.labels, run.rejects, rows=150)
+    rows = sampled_rows(LabelStore(str(run.out)), sample.by_row())
+    verdicts = {row_id: number % 5 > 0 for number, row_id in enumerate(rows)}
+    audit = {"measured_by": "review"} | audit_figures(sample, rows, verdicts, 0.7)
+    Folder(str(run.out)).write_json("audit.json", audit)
+    text = report(run)
+    shown = text.split('id="audit"')[1].split("</section>", maxsplit=1)[0]
+    verify = audit["steps"]["verify"]
+    assert "Judged by people" in shown
+    assert f"{verify['low']:.3f} to {verify['high']:.3f}" in shown
+    assert text.split('id="annotator"')[1].split("</section>", maxsplit=1)[0].count("<svg") == 3
+    assert "labels judged by people" in text
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_an_annotated_run_with_hardly_any_row_has_a_report(tmp_path: Path, rows: int) -> None:
+    assert Page(report(make_run(tmp_path / "run", rows=rows, annotated=True))).by_id["rows-in"] == str(rows)
 
 
 def test_text_that_no_file_can_hold_does_not_stop_the_report(run: Run) -> None:

@@ -16,6 +16,7 @@ from raylab.label.samples import (
     THUMBNAIL_SIDE,
     Named,
     Sample,
+    entity_ids,
     make_samples,
     make_thumbnails,
     mark_mentions,
@@ -103,3 +104,45 @@ def test_only_plain_web_addresses_become_links() -> None:
 
 def test_a_blank_caption_is_no_caption() -> None:
     assert sample_of(caption=" \t ").caption == sample_of(caption=None).caption == []
+
+
+NOTE = {
+    "decision": "corrected",
+    "candidate_id": "Q230",
+    "candidate_name": "Georgia?",
+    "title": "Georgia (state)",
+    "resolution": "close",
+    "confidence": 0.5,
+    "rescued": None,
+    "description": None,
+    "rationale": None,
+    "questions": [
+        {"question": "q", "answer": "a", "answer_id": "Q230"},
+        {"question": "p", "answer": "b", "answer_id": None},
+    ],
+    "prompts": None,
+    "attempts": None,
+}
+
+
+def test_an_annotation_is_shown_by_names_with_its_links() -> None:
+    note = sample_of(annotation=NOTE, truth=["Q230"]).note
+    assert note is not None
+    assert (note.before, note.before_right, note.rescued) == ("Georgia", True, False)
+    assert note.questions == [("q", "a", "Georgia"), ("p", "b", None)]
+    other = sample_of(annotation=NOTE | {"candidate_id": "Q9", "questions": None}, truth=None).note
+    assert other is not None
+    assert (other.before, other.before_right, other.questions) == ("Georgia?", None, [])
+    assert sample_of().note is None
+
+
+def test_a_title_that_names_no_entity_is_a_label_and_wrong() -> None:
+    sample = sample_of(annotation=NOTE, entity_id=None, entity_name="Old kingdom", truth=["Q1"])
+    assert sample.entity == Named("Old kingdom")
+    assert sample.right is False
+    assert sample_of(entity_id=None, entity_name=None).entity is None
+
+
+def test_names_are_looked_up_for_candidates_and_answers() -> None:
+    row = finished_run.row(3, random.Random(3), None) | {"annotation": NOTE | {"candidate_id": "Q77"}}
+    assert {"Q77", "Q230"} <= set(entity_ids([row]))

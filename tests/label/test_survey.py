@@ -77,3 +77,20 @@ def test_quantiles_come_from_the_bins() -> None:
     assert histogram.quantile(0.1) == pytest.approx(0.1, abs=0.011)
     assert histogram.quantile(1.0) == 1.0
     assert Histogram(np.linspace(0, 1, 3)).quantile(0.5) == 1.0
+
+
+def test_annotated_rows_have_groups_and_a_histogram_of_their_own(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rows=600, annotated=True)
+    found = survey(run.labels, run.rejects)
+    rows = run.labels.to_table().to_pylist()
+    groups = {group.decision: group for group in found.groups if group.step is None}
+    noted = [row["annotation"]["decision"] for row in rows]
+    unresolved = sum(row["entity_id"] is None for row in rows)
+    assert groups["verified"].total == noted.count("verified")
+    assert groups["corrected"].total + groups["unresolved"].total == noted.count("corrected")
+    assert groups["unresolved"].total == unresolved > 0
+    assert all(row["annotation"]["candidate_id"] != row["link_entity_id"] for row in groups["overruled"].rows)
+    assert total(found.confidence, "right", "wrong") == len(rows)
+    assert total(found.confidence, "rejected") > 0
+    plain = make_run(tmp_path / "plain", rows=60)
+    assert not any(counts.sum() for counts in survey(plain.labels, plain.rejects).confidence.series.values())

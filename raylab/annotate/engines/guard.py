@@ -1,0 +1,231 @@
+"""A stage of ray.data.llm that survives its requests: those that kill the engine are found, and answered as such.
+
+Ray's stage ends its process when the engine dies; Ray starts the actor again and hands it the same batches. `Guard`
+stands before that stage's own `udf`, and a ledger that outlives the process tells it which batches were in hand. Those
+go request by request, with nothing else in the engine, and a request that was alone in hand at two deaths is answered
+with `Problem.ENGINE_CRASH`. Knows no Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raylab.annotate.engines import vllm_engine
+from raylab.annotate.engines.chat import Template, picture
+from raylab.annotate.engines.replies import Keep, key_of, pack, problem_in, refused, replied, unpack
+from raylab.annotate.plan import EngineConfig
+from raylab.annotate.records import Problem
+from raylab.assets import locate
+from raylab.errors import RaylabError
+from raylab.label.isolate import CRASHES_TO_CONDEMN, Ledger
+
+logger = logging.getLogger(__name__)
+
+ANSWER_COLUMN = "answer"
+"""Where the stage's rows carry the packed answer."""
+ERROR_COLUMN = "__inference_error__"
+"""ray.data.llm's mark of a row that failed; always empty here: the packed answer says it."""
+EMPTIED = {"system": "", "before": "", "image": b"", "after": "", "schema": ""}
+"""What has been read does not travel on."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a guard knows beside its stage's own arguments."""
+
+    engine: EngineConfig
+    ledger: Ledger
+    who: Callable[[], str]
+    """Names the actor: the same name after a restart."""
+    keep: Keep | None = None
+    """Takes the answers of each batch as soon as they are all there."""
+
+
+def guarded(base: type) -> type:
+    """Return `base`, the class behind ray.data.llm's vLLM stage, with a `Guard` before it."""
+    return type(f"Guarded{base.__name__}", (Guard, base), {"behind": base.__module__})
+
+
+class Guard:
+    """Made by `guarded`; the methods that it calls on `super()` are those of the stage behind it.
+
+    What goes wrong while the engine is started is raised at the first batch: an actor that fails while it is made
+    would be made again and again.
+    """
+
+    IDX_IN_BATCH_COLUMN: str
+    behind: str
+    """The module of the stage's class: it logs each batch and each refusal, which answers tell better."""
+
+    def __init__(self, *args: Any, watch: Watch, **kwargs: Any) -> None:
+        """Start the engine, unless it has died too often."""
+        logging.getLogger(self.behind).setLevel(logging.ERROR)
+        self._ledger = watch.ledger
+        self._keep = watch.keep
+        self._gate = Gate()
+        self._error: RaylabError | None = None
+        engine = replace(watch.engine, model=locate(watch.engine.model))
+        deaths = self._ledger.begin(f"engine/{watch.who()}")
+        if deaths > engine.max_restarts:
+            self._error = RaylabError(
+                f"The engine of {watch.engine.model} died {deaths} times, and --annotator.max-restarts is "
+                f"{engine.max_restarts}. Its last words are in the workers' logs; often it is memory. "
+                "Answers so far are kept: the same line goes on."
+            )
+        if self._error is None:
+            try:
+                self._template = Template(engine.model, engine.revision)
+                kwargs["engine_kwargs"] = vllm_engine.finish(kwargs["engine_kwargs"])
+                super().__init__(*args, **kwargs | {"model": engine.model})
+                self._context = vllm_engine.context_tokens(self)
+                vllm_engine.name_causes(self)
+            except Exception as error:
+                self._error = vllm_engine.explain(watch.engine, error)
+        if self._error:  # enough of a stage to raise from
+            self.data_column = kwargs["data_column"]
+            self.expected_input_keys: set[str] = set()
+
+    async def udf(self, batch: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+        """Answer a batch of requests.
+
+        Args:
+            batch: rows of `records.REQUEST`, each with its number in the batch.
+
+        Yields:
+            Per row, in any order: its number, the packed answer, and the row's words and picture emptied.
+        """
+        if self._error:
+            raise self._error
+        key = f"batch/{key_of(batch[0])}/{key_of(batch[-1])}/{len(batch)}"
+        async with self._gate.shared():
+            in_hand = await asyncio.to_thread(self._ledger.begin, key)
+            rows = [] if in_hand else [row async for row in self._together(batch)]
+        await self._kept(rows)
+        if in_hand:
+            logger.warning("the engine died with a batch of %d requests in hand: now one by one", len(batch))
+            for request in batch:
+                rows.append(await self._alone(request))
+                await self._kept(rows[-1:])
+        await asyncio.to_thread(self._ledger.end, key)
+        for row in rows:
+            yield row
+
+    async def _kept(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Hand finished answers over before anything else can happen to them."""
+        if self._keep and rows:
+            await asyncio.to_thread(self._keep, unpack([row[ANSWER_COLUMN] for row in rows]))
+
+    async def _alone(self, request: dict[str, Any]) -> dict[str, Any]:
+        key = f"request/{key_of(request)}"
+        async with self._gate.exclusive():
+            deaths = await asyncio.to_thread(self._ledger.begin, key)
+            if deaths >= CRASHES_TO_CONDEMN:  # never ended: the verdict stands
+                detail = f"the engine died {CRASHES_TO_CONDEMN} times with this request alone in hand"
+                return self._row(request, refused(request, Problem.ENGINE_CRASH, detail))
+            rows = [row async for row in self._together([request])]
+        await asyncio.to_thread(self._ledger.end, key)
+        return rows[0]
+
+    async def _together(self, batch: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+        number = self.IDX_IN_BATCH_COLUMN
+        by_number = {request[number]: request for request in batch}
+        asked = []
+        for prepared in await asyncio.gather(*(asyncio.to_thread(self._prepare, request) for request in batch)):
+            if isinstance(prepared[1], Problem):
+                request, problem, detail = prepared
+                yield self._row(request, refused(request, problem, detail))
+            else:
+                asked.append(prepared[1])
+        if asked:
+            async for row in super().udf(asked):  # type: ignore[misc]
+                request = by_number[row[number]]
+                yield self._row(request, self._read(request, row))
+
+    def _prepare(self, request: dict[str, Any]) -> tuple[dict[str, Any], Any, str]:
+        """Return the request and what the stage is to be handed for it, or the problem that it has and its detail."""
+        number = self.IDX_IN_BATCH_COLUMN
+        try:
+            asked = {number: request[number], "prompt": self._template.prompt(request)}
+            asked["sampling_params"] = vllm_engine.sampling(request)
+        except RaylabError:
+            raise  # not the request's fault
+        except Exception as error:
+            return request, Problem.REQUEST_REFUSED, f"{type(error).__name__}: {error}"
+        if request["image"]:
+            try:
+                asked["multimodal_data"] = {"image": picture(request["image"])}
+            except Exception as error:
+                return request, Problem.IMAGE_REFUSED, f"{type(error).__name__}: {error}"
+        return request, asked, ""
+
+    def _read(self, request: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn the stage's output into an answer."""
+        if words := row[ERROR_COLUMN]:
+            return refused(request, problem_in(words), words)
+        return replied(request, row["generated_text"], **self._heard(request, row))
+
+    def _heard(self, request: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+        ids, prompt_tokens = list(row["generated_tokens"]), row["num_input_tokens"]
+        stopped = bool(ids) and ids[-1] in self._template.stop_tokens
+        room = min(request["max_tokens"], self._context - prompt_tokens)
+        told = [of[token] for token, of in zip(ids, row["logprobs"] or [], strict=False)]
+        if stopped:
+            told = told[: len(ids) - 1]  # the mark of the end is no part of the text
+        return {
+            "finish": "length" if len(ids) >= room and not stopped else "stop",
+            "tokens": [token["decoded_token"] or "" for token in told],
+            "logprobs": [token["logprob"] for token in told],
+            "prompt_tokens": prompt_tokens,
+            "answer_tokens": len(ids),
+        }
+
+    def _row(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+        number = self.IDX_IN_BATCH_COLUMN
+        return {number: request[number], ANSWER_COLUMN: pack(answer), ERROR_COLUMN: "", **EMPTIED}
+
+
+class Gate:
+    """Many at a time, or one alone; whoever wants to be alone goes first."""
+
+    def __init__(self) -> None:
+        """Open the gate."""
+        self._changed = asyncio.Condition()
+        self._inside = 0
+        self._waiting = 0
+        self._alone = False
+
+    @contextlib.asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        """Go in with others."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._alone and not self._waiting)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextlib.asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Go in when nobody is inside, and keep everyone out."""
+        async with self._changed:
+            self._waiting += 1
+            try:
+                await self._changed.wait_for(lambda: not self._alone and not self._inside)
+                self._alone = True
+            finally:
+                self._waiting -= 1
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._alone = False
+                self._changed.notify_all()

@@ -1,0 +1,154 @@
+"""Requests in, answers out, on Ray Data: by vLLM in the job's own actors, or by a server at an address."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from raylab.annotate.engines import replies, vllm_engine
+from raylab.annotate.engines.guard import ANSWER_COLUMN, Watch, guarded
+from raylab.annotate.engines.http import ChatServer
+from raylab.annotate.engines.replies import Keep
+from raylab.annotate.plan import EngineConfig
+from raylab.errors import RaylabError
+from raylab.label.isolate import Ledger
+
+SENDER_CPUS = 0.25
+"""A process that sends requests waits most of the time."""
+ROW_CPUS = 0.1
+"""The tasks around vLLM's stage copy rows and do nothing else."""
+
+
+def answer(
+    requests: ray.data.Dataset, engine: EngineConfig, ledger: Ledger, keep: Keep | None = None
+) -> ray.data.Dataset:
+    """Answer each request once, in any order. Lazy: nothing starts before the result is read.
+
+    Args:
+        requests: rows of `records.REQUEST`.
+        engine: the model, and where it runs.
+        ledger: outlives the engines' processes; tells which requests were in hand when one died.
+        keep: takes answers in the process where they were made, before they travel on.
+
+    Returns:
+        Rows of `records.ANSWER`.
+
+    Raises:
+        RaylabError: the model cannot be had, or vLLM is not installed. While the result is read, it comes wrapped by
+            Ray (see `session.plain_errors`): the engine does not start or died too often, the server does not answer.
+    """
+    if engine.is_address:
+        return _by_address(requests, engine, keep)
+    return _by_vllm(requests, Watch(engine, ledger, _this_actor, keep))
+
+
+def needed(engine: EngineConfig) -> tuple[float, float]:
+    """Return the CPUs and GPUs without which `answer` cannot start."""
+    if engine.is_address:
+        return engine.min_actors * SENDER_CPUS, 0.0
+    shares = engine.tensor_parallel
+    cpus = 2 * ROW_CPUS + engine.min_actors * shares * engine.num_cpus
+    return cpus, engine.min_actors * shares * engine.num_gpus
+
+
+def _by_address(requests: ray.data.Dataset, engine: EngineConfig, keep: Keep | None) -> ray.data.Dataset:
+    batches = max(1, math.ceil(engine.concurrency / engine.batch_rows))
+    return requests.map_batches(
+        _Sender,
+        batch_size=engine.batch_rows,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=engine.min_actors, max_size=engine.max_actors, max_concurrent_calls_per_actor=batches
+        ),
+        num_cpus=SENDER_CPUS,
+        fn_constructor_kwargs={"engine": engine, "keep": keep},
+    )
+
+
+class _Sender:
+    """An actor that sends requests to the server. The key is read here: it travels with nothing."""
+
+    def __init__(self, engine: EngineConfig, keep: Keep | None) -> None:
+        self._keep = keep
+        self._server = ChatServer(engine, key=os.environ.get(engine.api_key_env, ""))
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        return replies.table(await self._server.answer_all(batch.to_pylist(), self._keep))
+
+
+def _by_vllm(requests: ray.data.Dataset, watch: Watch) -> ray.data.Dataset:
+    engine = watch.engine
+    model_config = vllm_engine.check(engine)
+    processor = _processor(engine, vllm_engine.arguments(engine, model_config))
+    stage = processor.get_stage_by_name(processor.list_stage_names()[0])
+    # The stage's validators run again when `fn` is set and spoil these two; their contents are changed in place.
+    constructor, options = dict(stage.fn_constructor_kwargs), dict(stage.map_batches_kwargs)
+    stage.fn = guarded(stage.fn)
+    _refill(stage.fn_constructor_kwargs, constructor | {"watch": watch})
+    # One restart more than there may be: it starts no engine, it says why the run ends.
+    _refill(stage.map_batches_kwargs, options | {"max_restarts": engine.max_restarts + 1})
+    return processor(requests).map_batches(_unpacked, batch_size=None, batch_format="pyarrow", num_cpus=ROW_CPUS)
+
+
+def _processor(engine: EngineConfig, arguments: dict[str, Any]) -> Any:
+    """Return ray.data.llm's processor with its stages for templates, tokens and pictures left out.
+
+    Each would be one more pool of processes; the engine's own process does their work in threads (`guard`).
+    """
+    try:
+        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+    except ImportError as error:
+        raise RaylabError(f"ray.data.llm cannot be imported ({error}): {vllm_engine.INSTALL}") from error
+    from raylab.assets import locate
+
+    bundle = {"CPU": engine.num_cpus} | ({"GPU": engine.num_gpus} if engine.num_gpus else {})
+    config = vLLMEngineProcessorConfig(
+        model_source=locate(engine.model),
+        engine_kwargs=arguments,
+        runtime_env={"env_vars": vllm_engine.environment(engine)},
+        batch_size=engine.batch_rows,
+        max_concurrent_batches=engine.concurrent_batches,
+        concurrency=(engine.min_actors, engine.max_actors),
+        placement_group_config={"bundles": [bundle] * engine.tensor_parallel},
+        should_continue_on_error=True,
+        log_engine_metrics=False,  # its exporter hangs on ray.serve, and the engine's statistics are off
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+        prepare_multimodal_stage=False,
+    )
+    return build_processor(
+        config,
+        preprocess=_handed_in,
+        postprocess=_handed_out,
+        preprocess_map_kwargs={"num_cpus": ROW_CPUS},
+        postprocess_map_kwargs={"num_cpus": ROW_CPUS},
+    )
+
+
+def _handed_in(request: dict[str, Any]) -> dict[str, Any]:
+    """Add the column that the stage insists on (`guard` fills it), and keep columns of one type without nulls."""
+    return {"sampling_params": {"n": 1}, "image": request["image"] or b""}
+
+
+def _handed_out(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {ANSWER_COLUMN: row[ANSWER_COLUMN]}
+
+
+def _unpacked(batch: pa.Table) -> pa.Table:
+    return replies.unpack(batch[ANSWER_COLUMN].to_pylist() if batch.num_rows else [])
+
+
+def _refill(target: dict[str, Any], content: Mapping[str, Any]) -> None:
+    target.clear()
+    target.update(content)
+
+
+def _this_actor() -> str:
+    return ray.get_runtime_context().get_actor_id() or ""

@@ -1,0 +1,1 @@
+"""Makes the small annotator that ships with the mini-world."""
