@@ -20,6 +20,7 @@ demo: setup
 	@rm -rf $(DEMO)
 	$(BIN)/python jobs/build_kb.py --catalogues miniworld:// --out $(DEMO)/kb
 	$(BIN)/python jobs/label.py --recipe miniworld --kb $(DEMO)/kb --out $(DEMO)/labels
+	$(BIN)/python jobs/label.py --recipe rew_miniworld --source $(DEMO)/labels --kb $(DEMO)/kb --out $(DEMO)/annotated --sample-rows 400 --store.min-entity-images 1
 
 test: lint types unit
 

@@ -26,7 +26,7 @@ RAY_DATA_NOTE = "\nFailed to apply UDF transform"
 
 
 @contextlib.contextmanager
-def session(cpus: float, gpus: float = 0.0) -> Iterator[Callable[[], Future[None] | None]]:
+def session(cpus: float, gpus: float = 0.0, worker_logs: bool = True) -> Iterator[Callable[[], Future[None] | None]]:
     """Use the Ray of this process, else the cluster this job was submitted to, else a Ray of our own on this machine.
 
     On a machine of our own, CPUs are a means of bookkeeping only: where the pools ask for more than there are, Ray is
@@ -35,6 +35,7 @@ def session(cpus: float, gpus: float = 0.0) -> Iterator[Callable[[], Future[None
     Args:
         cpus: what the job's actors and tasks need at the least, all together.
         gpus: likewise.
+        worker_logs: show on the terminal what workers print. An engine prints much, and most of all when it is let go.
 
     Yields:
         A function that lets go of Ray at once: its processes take a second to go, and do so while the caller works on.
@@ -48,7 +49,7 @@ def session(cpus: float, gpus: float = 0.0) -> Iterator[Callable[[], Future[None
         yield lambda: None
         return
     if os.environ.get("RAY_ADDRESS"):  # set by `ray job submit`
-        ray.init(logging_level=logging.ERROR)
+        ray.init(logging_level=logging.ERROR, log_to_driver=worker_logs)
     else:
         own = max(os.cpu_count() or 1, math.ceil(cpus))
         ray.init(
@@ -56,6 +57,7 @@ def session(cpus: float, gpus: float = 0.0) -> Iterator[Callable[[], Future[None
             num_cpus=own,
             include_dashboard=False,
             logging_level=logging.ERROR,
+            log_to_driver=worker_logs,
             _system_config=OWN_RAY,
         )
     with ThreadPoolExecutor(1) as aside:

@@ -13,6 +13,7 @@ import tyro
 
 from raylab.config import parse
 from raylab.kb.build import BuildConfig
+from raylab.label.review import Command
 from raylab.recipes import LABEL
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,8 @@ def test_every_flag_of_a_command_exists(page, line):
     words = shlex.split(line.partition("jobs/")[2], comments=True)
     if words[0] == "label.py":
         parse(LABEL, "i2e", words[1:], "")
+    elif words[0] == "review.py":
+        tyro.cli(Command, args=words[1:])
     else:
         tyro.cli(BuildConfig, args=words[1:])
 

@@ -53,4 +53,8 @@ def test_the_version_is_checked(schema):
 
 
 def test_every_reason_is_either_a_failure_or_a_rejection():
-    assert {reason for reason in Reason if reason.is_failure} == {Reason.STEP_ERROR, Reason.WORKER_CRASH}
+    assert {reason for reason in Reason if reason.is_failure} == {
+        Reason.STEP_ERROR,
+        Reason.WORKER_CRASH,
+        Reason.ENGINE_CRASH,
+    }

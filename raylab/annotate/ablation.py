@@ -31,7 +31,7 @@ def run(config: AblationConfig) -> dict[str, Any]:
     started = time.perf_counter()
     folder = Folder(config.out)
     kb = Catalog.open(config.kb).info
-    with session(*annotate_run.needed(config)), plain_errors():
+    with session(*annotate_run.needed(config), worker_logs=False), plain_errors():
         _, found = annotate_run.candidates_of(config, kb.fingerprint)
         summary: dict[str, Any] = {}
         targets: dict[str, Any] = {}

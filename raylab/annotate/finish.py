@@ -43,8 +43,8 @@ def finish(
 def _refuse(rows: pa.Table, states: Sequence[State]) -> pa.Table:
     for step in ("verify", "questions"):
         mine = [state.refusal if state.refusal and STEPS[state.refused_part] == step else None for state in states]
-        reasons: list[Reason | None] = [one and one.reason for one in mine]
-        rows = reject(rows, step, reasons, [one and one.detail for one in mine])
+        reasons: list[Reason | None] = [one.reason if one else None for one in mine]
+        rows = reject(rows, step, reasons, [one.detail if one else None for one in mine])
     return rows
 
 

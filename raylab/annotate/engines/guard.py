@@ -83,7 +83,7 @@ class Guard:
                 kwargs["engine_kwargs"] = vllm_engine.finish(kwargs["engine_kwargs"])
                 super().__init__(*args, **kwargs | {"model": engine.model})
                 self._context = vllm_engine.context_tokens(self)
-                vllm_engine.name_causes(self)
+                vllm_engine.watch(self)
             except Exception as error:
                 self._error = vllm_engine.explain(watch.engine, error)
         if self._error:  # enough of a stage to raise from

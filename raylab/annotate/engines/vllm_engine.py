@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -20,7 +21,7 @@ INSTALL = "pip install -c constraints.txt '.[vllm]' where there are NVIDIA GPUs;
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "TRANSFORMERS_VERBOSITY": "error",  # a line for each picture, otherwise
 }
 """Of the engine's process, unless this process's own says otherwise."""
@@ -28,6 +29,9 @@ CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1"}
 """The same for vLLM's CPU build: GiB for the cache."""
 HANDED_ON = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Set for the engine's process where it is set for this one."""
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""How often a waiting request looks whether its engine lives."""
 
 TAKES_MAX_PIXELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 """Model families whose processor is told the largest picture: vLLM then reserves no memory for larger ones."""
@@ -92,24 +96,31 @@ def context_tokens(stage: Any) -> int:
     return stage.llm.engine.model_config.max_model_len
 
 
-def name_causes(stage: Any) -> None:
-    """Let a stage whose engine runs say why a request failed, where vLLM's own error has no words.
+def watch(stage: Any) -> None:
+    """Let a stage whose engine runs notice the engine's death, and say why a request failed.
 
-    Whatever a dead engine raises is its death, and no request's fault.
+    An engine that is killed while it idles leaves requests waiting without end, so each one looks up now and then.
+    Whatever a dead engine raises is its death, and no request's fault. An error of vLLM's without words gets those of
+    its cause.
     """
-    ask = stage.llm.generate_async
+    ask, engine = stage.llm.generate_async, stage.llm.engine
 
     async def generate_async(row: dict[str, Any]) -> Any:
-        try:
-            return await ask(row)
-        except Exception as error:
-            if stage.llm.engine.errored:
-                raise stage.llm.engine.dead_error from error
-            cause = error.__cause__
-            if str(error) or cause is None:
-                raise
-            deeper = f" ({cause.__cause__})" if cause.__cause__ else ""
-            raise RuntimeError(f"{type(cause).__name__}: {cause}{deeper}") from error
+        asking = asyncio.ensure_future(ask(row))
+        while not (await asyncio.wait({asking}, timeout=SECONDS_BETWEEN_LOOKS))[0]:
+            if engine.errored:
+                asking.cancel()
+                raise engine.dead_error
+        error = asking.exception()
+        if error is None:
+            return asking.result()
+        if engine.errored:
+            raise engine.dead_error from error
+        cause = error.__cause__
+        if str(error) or cause is None:
+            raise error
+        deeper = f" ({cause.__cause__})" if cause.__cause__ else ""
+        raise RuntimeError(f"{type(cause).__name__}: {cause}{deeper}") from error
 
     stage.llm.generate_async = generate_async
 

@@ -58,7 +58,7 @@ def without_a_model(monkeypatch):
     monkeypatch.setattr(guard, "Template", lambda *_: template)
     monkeypatch.setattr(vllm_engine, "finish", dict)
     monkeypatch.setattr(vllm_engine, "context_tokens", lambda _: 100)
-    monkeypatch.setattr(vllm_engine, "name_causes", lambda _: None)
+    monkeypatch.setattr(vllm_engine, "watch", lambda _: None)
 
 
 def start(ledger, stage=Stage, who="actor", **engine):

@@ -4,6 +4,9 @@
 
 Its pictures and captions are those of worlds whose seeds no test or figure uses, and it is taught with their truth. It
 stands for the large open model that a run on real pictures would take.
+
+The annotator that ships came out of the same code on a busy machine, in fewer steps: 1,750 of the tower, then 800 and
+1,180 of the language model on 10,000 and 30,000 pictures.
 """
 
 from __future__ import annotations
@@ -47,20 +50,20 @@ def make(recipe: AnnotatorRecipe) -> dict[str, float]:
     _tell("painted", began)
     tokenizer = make_tokenizer(album.rows, recipe.vocabulary)
     model = make_model(tokenizer)
-    reader = train_tower(model, album, recipe)
+    lessons = _part(album, slice(-recipe.lesson_pictures, None))
+    reader = train_tower(model, _part(album, slice(-recipe.lesson_pictures)), recipe)
     measured = {"tower": evaluate_tower(model, reader, unseen)}
     _tell("tower trained", began, measured)
     start_from_titles(model, tokenizer, reader)
-    train_language(model, tokenizer, _views(model, album, recipe), _part(album, recipe.lesson_pictures), recipe)
+    train_language(model, tokenizer, _views(model, lessons, recipe), lessons, recipe)
     measured |= evaluate(model, tokenizer, feature_maps(model, unseen, recipe, moved=False), unseen)
     save(model, tokenizer, recipe.out)
     _tell(f"written to {recipe.out}", began, measured)
     return measured
 
 
-def _part(album: Album, count: int) -> Album:
-    """The last pictures of an album."""
-    return Album(album.pixels[-count:], album.rows[-count:])
+def _part(album: Album, which: slice) -> Album:
+    return Album(album.pixels[which], album.rows[which])
 
 
 def _views(model: Any, album: Album, recipe: AnnotatorRecipe) -> Any:
@@ -70,7 +73,7 @@ def _views(model: Any, album: Album, recipe: AnnotatorRecipe) -> Any:
     kept = recipe.work / "features.pt"
     if kept.exists():
         return torch.load(kept, weights_only=True)
-    features = feature_maps(model, _part(album, recipe.lesson_pictures), recipe)
+    features = feature_maps(model, album, recipe)
     torch.save(features, kept)
     return features
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raylab.sources.miniworld.entities import ENTITIES, PICTURED
+from raylab.sources.miniworld.entities import BY_ID, ENTITIES, PICTURED
 from raylab.sources.miniworld.make_annotator.lessons import Lesson, lesson
 from raylab.sources.miniworld.make_annotator.model import IMAGE, IMAGE_TOKENS
 from raylab.sources.miniworld.make_annotator.pictures import Album
@@ -101,7 +101,7 @@ def feature_maps(model: Any, album: Album, recipe: AnnotatorRecipe, moved: bool 
     parts = []
     with torch.no_grad():
         for start in range(0, len(album.rows), 64):
-            image = prepare(torch.from_numpy(album.pixels[start : start + 64]))
+            image = prepare(torch.from_numpy(np.array(album.pixels[start : start + 64])))
             if moved:
                 image, _ = move(image, generator)
             parts.append(tower(image).last_hidden_state.flatten(2).transpose(1, 2).half())
@@ -203,10 +203,7 @@ def evaluate(model: Any, tokenizer: Any, feature_NTC: Tensor, album: Album, seed
                             bool(guess_BL[i, at - 1] == ids[at])
                         )
                     elif ids[at] in titles - {empty}:
-                        held = {BY_TITLE.get(entity) for entity in album.rows[rows[i]].entity_ids}
+                        held = {BY_ID[entity].title for entity in album.rows[rows[i]].entity_ids}
                         guess = tokenizer.decode([int(guess_BL[i, at - 1])])
                         right.setdefault(f"{call} title", []).append(guess in held)
     return {name: float(np.mean(values)) for name, values in sorted(right.items())}
-
-
-BY_TITLE = {entity.id: entity.title for entity in ENTITIES}

@@ -184,7 +184,7 @@ def evaluate_tower(model: Any, reader: Any, album: Album) -> float:
     with torch.no_grad():
         for start in range(0, len(album.rows), 200):
             at = slice(start, start + 200)
-            entity, _ = read(reader, feature_tokens(model, prepare(torch.from_numpy(album.pixels[at]))))
+            entity, _ = read(reader, feature_tokens(model, prepare(torch.from_numpy(np.array(album.pixels[at])))))
             held = int((classes[at, 0] != NOTHING).sum())
             right += _right(entity, classes[at]) * held
             count += held
