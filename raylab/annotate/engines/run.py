@@ -42,6 +42,7 @@ def answer(
         RaylabError: the model cannot be had, or vLLM is not installed. While the result is read, it comes wrapped by
             Ray (see `session.plain_errors`): the engine does not start or died too often, the server does not answer.
     """
+    requests.context.raise_original_map_exception = True  # without it, Ray Data's wrapping loses our errors
     if engine.is_address:
         return _by_address(requests, engine, keep)
     return _by_vllm(requests, Watch(engine, ledger, _this_actor, keep))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import psutil
 
+from raylab.label.isolate import CRASHES_TO_CONDEMN
 from raylab.label.run import RemoteLedger
 
 
@@ -39,9 +40,11 @@ def first_time(batch_begins_with: int, victim: str = "core") -> Callable[[str, i
 
 
 def each_time(row: int) -> Callable[[str, int], str]:
-    """Strike whenever this row is alone in hand, and the first time in company (its batch begins with it)."""
-    in_company = first_time(row)
-    return lambda key, before: in_company(key, before) or ("core" if key.startswith(f"request/0/{row}/") else "")
+    """Strike whenever this row is sent alone, and the first time in company (its batch begins with it)."""
+    in_company, alone = first_time(row), f"request/0/{row}/"
+    return lambda key, before: (
+        in_company(key, before) or ("core" if key.startswith(alone) and before < CRASHES_TO_CONDEMN else "")
+    )
 
 
 def engine_cores(ancestor: int) -> list[psutil.Process]:

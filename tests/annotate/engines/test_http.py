@@ -14,6 +14,7 @@ from raylab.annotate.engines.http import ChatServer
 from raylab.annotate.plan import EngineConfig
 from raylab.annotate.records import ANSWER
 from raylab.errors import RaylabError
+from raylab.session import plain_errors
 
 KEY = "sk-very-secret-1234"
 
@@ -182,3 +183,23 @@ def test_through_ray(ray_cluster):
 
     rows = asyncio.run(go())
     assert sorted(row["_row"] for row in rows) == list(range(10)) and {row["text"] for row in rows} == {GOOD}
+
+
+def test_an_error_comes_out_of_ray_as_ours(ray_cluster):
+    import ray
+
+    from raylab.annotate.engines.run import answer
+
+    async def go():
+        async with serving(decide=lambda _: Reply(401, "no key")) as at:
+            requests = ray.data.from_arrow(table([request(row) for row in range(4)]))
+            answers = answer(requests, EngineConfig(model=at.url, api_key_env="NO_SUCH_KEY"), ledger=None)
+
+            def read():
+                with plain_errors():
+                    list(answers.iter_rows())
+
+            await asyncio.to_thread(read)
+
+    with pytest.raises(RaylabError, match="NO_SUCH_KEY, which is not set"):
+        asyncio.run(go())
