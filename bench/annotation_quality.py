@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from real_data import job
 
 from raylab.label.audit import holds_entity, is_true, precision_coverage
 from raylab.label.store import LabelStore
@@ -31,15 +31,6 @@ SEEDS = (101, 102, 103, 104, 105)
 ROWS = 2000
 COLUMNS = ["row_id", "truth", "entity_id", "annotation"]
 FIRST_LABELS = ["--store.min-entity-images", 1]
-
-
-def job(name: str, *arguments: object) -> dict[str, Any]:
-    """Run a job and return its last line."""
-    line = [sys.executable, f"jobs/{name}.py", *map(str, arguments)]
-    done = subprocess.run(line, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr[-4000:])
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(seed: int, kb: Path, folder: Path) -> dict[str, Any]:

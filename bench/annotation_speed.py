@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/annotation_speed.py [rows] [rounds]      # 1,200 rows, 3 interleaved rounds
 
-The job's generated tokens/s from its first answers on (it reads, builds requests, writes answers meanwhile) against
+The job's generated tokens/s from its first request on (it reads, builds requests, writes answers meanwhile) against
 `vllm.LLM.chat` on the very same requests in the same order, its start and a warm-up left out. Asked: 0.9. Then the same
 requests once more in a shuffled order: prompt tokens that the prefix cache served, of all and of the summaries. Asked:
 half of the summary tokens.
@@ -73,7 +73,7 @@ def job(labels: str, kb: str, out: str) -> dict[str, Any]:
         raise SystemExit(done.stderr[-4000:])
     first = min(Path(out, "rounds").glob("*.json"))
     figures = json.loads(first.read_text())
-    rate = figures["rest_answer_tokens"] / figures["rest_s"]
+    rate = figures["answer_tokens"] / figures["work_s"]
     return {"tokens_per_s": rate, "whole_s": time.perf_counter() - started} | figures
 
 

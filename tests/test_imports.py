@@ -24,6 +24,7 @@ def test_importing_loads_nothing_heavy(module):
 def test_only_the_edge_imports_ray():
     edge = {
         "raylab/session.py",
+        "raylab/streams.py",
         "raylab/kb/run.py",
         "raylab/label/run.py",
         "raylab/annotate/run.py",

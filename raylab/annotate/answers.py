@@ -160,12 +160,11 @@ def _check_no(given: bool, title: str, rationale: str, candidate: str | None) ->
     return None
 
 
-def read_pairs(answer: Mapping[str, Any], config: AnswersConfig) -> Pairs | Refusal:
+def read_pairs(answer: Mapping[str, Any]) -> Pairs | Refusal:
     """Read an answer to ``questions``. Pairs that are of no use are left out as long as one is left.
 
     Args:
         answer: a row of `records.ANSWER`.
-        config: not asked yet; readers share a signature.
     """
     found = read_object(answer)
     if isinstance(found, Refusal):
@@ -204,12 +203,11 @@ def _pair(one: Any) -> tuple[str, str] | None:
     return (question, reply) if whole and not names(question, reply) else None
 
 
-def read_description(answer: Mapping[str, Any], config: AnswersConfig) -> str | Refusal:
+def read_description(answer: Mapping[str, Any]) -> str | Refusal:
     """Read an answer to ``describe``.
 
     Args:
         answer: a row of `records.ANSWER`.
-        config: not asked yet; readers share a signature.
     """
     found = read_object(answer)
     if isinstance(found, Refusal):

@@ -92,9 +92,8 @@ def steps_of(config: LabelConfig) -> Sequence[str]:
     return (*config.step_configs(), "verify", "questions")
 
 
-def commit_left(folder: Folder, segment: int, part: pa.Table, taken: Taken, steps: Sequence[str]) -> int:
-    """Commit the rows of a rejects part that stay rejected, as a segment of the annotated run; return their number."""
+def commit_left(folder: Folder, segment: int, part: pa.Table, taken: Taken, steps: Sequence[str]) -> None:
+    """Commit the rows of a rejects part that stay rejected, as a segment of the annotated run."""
     rows = taken.left(part.select(REJECT.names))
     if len(rows):
         store.commit_rows(folder, segment, rows, steps)
-    return len(rows)

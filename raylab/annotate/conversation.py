@@ -21,9 +21,6 @@ from raylab.schema import Reason
 STEPS = {"describe": "verify", "first": "verify", "questions": "questions"}
 """The step of the run that each part of a conversation belongs to."""
 
-PICTURE_REASONS = frozenset(reason.value for reason in Reason if reason.value.startswith(("image_", "missing_image")))
-"""What can be wrong with a picture before any engine has seen it; such an answer's `problem` is one of these."""
-
 
 @dataclass(frozen=True)
 class Ask:
@@ -106,10 +103,8 @@ class Conversations:
 
     def _take(self, state: State, part: str, answer: Mapping[str, Any], row: Mapping[str, Any]) -> Refusal | None:
         """Read one answer into the state, or return why it is of no use."""
-        if answer["problem"] in PICTURE_REASONS:
-            return Refusal(Reason(answer["problem"]), answer["detail"] or "", Retry.NO)
         if part == "describe":
-            found = read_description(answer, self._config)
+            found = read_description(answer)
             if isinstance(found, Refusal):
                 return found
             state.description = found
@@ -120,7 +115,7 @@ class Conversations:
             state.verdict = verdict
             return self._judge(verdict)
         else:
-            pairs = read_pairs(answer, self._config)
+            pairs = read_pairs(answer)
             if isinstance(pairs, Refusal):
                 return pairs
             state.pairs = pairs

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -13,8 +13,9 @@ import pyarrow as pa
 from raylab.annotate import candidates
 from raylab.annotate.conversation import Conversations, State
 from raylab.annotate.finish import finish
-from raylab.annotate.log import forget_answers, read_answers, write_answers
+from raylab.annotate.log import Answers, forget_answers, read_answers, write_answers
 from raylab.annotate.plan import EngineConfig, RewConfig
+from raylab.annotate.records import REQUEST, ROW, SEGMENT, key_of
 from raylab.annotate.requests import RequestBuilder
 from raylab.annotate.resolve import Resolver
 from raylab.kb.catalog import Catalog
@@ -24,6 +25,10 @@ from raylab.storage import Folder
 
 BUILT_AT_ONCE = 64
 """Rows whose requests are built together: their pictures are read in one go."""
+JUDGED = ["entity_id", "entity_name"]
+"""What answers are judged by."""
+TOLD = [*JUDGED, "caption", "image"]
+"""What requests are built from."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,14 @@ class Desk:
 
     def open(self, segment: int) -> tuple[pa.Table, list[list[dict[str, Any]]], list[State]]:
         """Return a segment's rows, their answers and states."""
-        name = self.folder.read_json(candidates.DONE)["segments"][segment]
-        rows = self.folder.read_parquet(name)
+        rows = self.rows(segment)
         by_row = read_answers(self.folder, segment)
         answers = [by_row.get(number, []) for number in range(len(rows))]
-        plain = rows.select(["entity_id", "entity_name"]).to_pylist()
-        return rows, answers, _conversations(self.config).states(plain, answers)
+        return rows, answers, _conversations(self.config).states(rows.select(JUDGED).to_pylist(), answers)
+
+    def rows(self, segment: int) -> pa.Table:
+        """Return a segment's rows, as `candidates.GROUPED`."""
+        return self.folder.read_parquet(self.folder.read_json(candidates.DONE)["segments"][segment])
 
     def advance(self, segment: int) -> Counter[str] | None:
         """Commit the segment if all its rows are done, and return None; else how many requests each part has left."""
@@ -57,18 +64,86 @@ class Desk:
     def requests(self, segment: int, parts: Sequence[str]) -> Iterator[pa.Table]:
         """Yield the requests that rows of the segment have left, of these parts of the conversation."""
         rows, _, states = self.open(segment)
-        numbers = [number for number, state in enumerate(states) if state.ask and state.ask.part in parts]
-        builder = RequestBuilder(
-            self.config, _conversations(self.config).prompts, _catalog(self.config.kb), open_source(self.config.source)
-        )
+        asking = {number: state for number, state in enumerate(states) if state.ask and state.ask.part in parts}
+        numbers = list(asking)
         for start in range(0, len(numbers), BUILT_AT_ONCE):
-            chosen = numbers[start : start + BUILT_AT_ONCE]
-            told = rows.take(pa.array(chosen)).select(["entity_id", "entity_name", "caption", "image"]).to_pylist()
-            requests, answers = builder(segment, chosen, told, [states[number] for number in chosen])
-            if len(answers):
-                write_answers(self.folder, answers)
-            if len(requests):
+            some = {number: asking[number] for number in numbers[start : start + BUILT_AT_ONCE]}
+            if len(requests := self.build(segment, rows, some)):
                 yield requests
+
+    def build(
+        self,
+        segment: int,
+        rows: pa.Table,
+        asking: Mapping[int, State],
+        pictures: Mapping[int, bytes | None] | None = None,
+    ) -> pa.Table:
+        """Return the requests of rows, by their numbers; what cannot be asked because of its picture is answered."""
+        if not asking:
+            return REQUEST.empty_table()
+        told = rows.take(pa.array(list(asking), pa.int64())).select(TOLD).to_pylist()
+        requests, answers = _builder(self.config)(segment, list(asking), told, list(asking.values()), pictures)
+        if len(answers):
+            write_answers(self.folder, answers)
+        return requests
+
+
+@dataclass(frozen=True)
+class DeskTalk:
+    """The desk as an engine sees it: a `turns.Talk` about these parts of the conversation."""
+
+    desk: Desk
+    parts: tuple[str, ...]
+
+    def keep(self, answers: pa.Table) -> None:
+        """See `turns.Talk`."""
+        write_answers(self.desk.folder, answers)
+
+    def kept(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """See `turns.Talk`."""
+        segments = {request[SEGMENT]: read_answers(self.desk.folder, request[SEGMENT]) for request in requests}
+        wanted = {key_of(request) for request in requests}
+        given = [answer for by_row in segments.values() for mine in by_row.values() for answer in mine]
+        return [answer for answer in given if key_of(answer) in wanted]
+
+    def go_on(self, answers: pa.Table, pictures: Mapping[tuple[int, int], bytes | None]) -> list[dict[str, Any]]:
+        """See `turns.Talk`."""
+        by_segment: dict[int, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+        for answer in answers.to_pylist():
+            by_segment[answer[SEGMENT]][answer[ROW]].append(answer)
+        requests = [self._go_on(segment, by_row, pictures) for segment, by_row in by_segment.items()]
+        return [request for one in requests for request in one.to_pylist()]
+
+    def _go_on(
+        self,
+        segment: int,
+        said: Mapping[int, list[dict[str, Any]]],
+        pictures: Mapping[tuple[int, int], bytes | None],
+    ) -> pa.Table:
+        rows, earlier = _opened(self.desk, segment)
+        answers = [_together(earlier.get(number, []), now) for number, now in said.items()]
+        chosen = rows.take(pa.array(list(said), pa.int64())).select(JUDGED).to_pylist()
+        states = zip(said, _conversations(self.desk.config).states(chosen, answers))
+        asking = {number: state for number, state in states if state.ask and state.ask.part in self.parts}
+        known = {number: pictures[segment, number] for number in asking}
+        return self.desk.build(segment, rows, asking, known)
+
+
+def _together(earlier: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row's answers of earlier runs and rounds and those that it has just got."""
+    by_key = {key_of(answer): answer for answer in (*now, *earlier)}
+    return sorted(by_key.values(), key=lambda answer: answer["attempt"])
+
+
+@lru_cache(maxsize=4)
+def _opened(desk: Desk, segment: int) -> tuple[pa.Table, Answers]:
+    """Return a segment's rows, and the answers to them that there were when it was first asked for in this process."""
+    return desk.rows(segment), read_answers(desk.folder, segment)
+
+
+@cache
+def _builder(config: RewConfig) -> RequestBuilder:
+    return RequestBuilder(config, _conversations(config).prompts, _catalog(config.kb), open_source(config.source))
 
 
 @cache

@@ -19,8 +19,6 @@ from raylab.storage import Folder
 
 SAMPLE_ROWS = 96
 """Rows that are annotated to measure the rates."""
-FEWEST_ANSWERS = 8
-"""A round with fewer answers after the first ones says nothing of a rate: its whole time is taken."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +97,9 @@ def loads(config: RewConfig, rows: int, rounds: Sequence[dict[str, Any]]) -> lis
         if mine:
             sums = {name: sum(one[name] for one in mine) for name in ("answers", "prompt_tokens", "answer_tokens")}
             requests = sums.pop("answers")
-            seconds = sum(_seconds(one) for one in mine)
+            seconds = sum(one["work_s"] for one in mine)
             found.append(Load(mine[0]["model"], engine, rows, requests, **sums, seconds=seconds))
     return found
-
-
-def _seconds(one: dict[str, Any]) -> float:
-    """Return what a round's answers take at the rate that it had once it was running."""
-    if one["rest_answers"] >= FEWEST_ANSWERS and one["rest_s"] > 0:
-        return one["answers"] * one["rest_s"] / one["rest_answers"]
-    return one["start_s"] + one["rest_s"]
 
 
 def _lines(config: RewConfig, summary: dict[str, Any], rounds: Sequence[dict[str, Any]]) -> list[str]:

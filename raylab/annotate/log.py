@@ -1,6 +1,6 @@
 """The answers of an unfinished run, kept as they came: what was answered is never asked again, whoever is killed.
 
-    answers/00012-<uuid>.parquet     `records.ANSWER` rows of segment 12
+    answers/00012/<uuid>.parquet     `records.ANSWER` rows of segment 12
 
 A piece is whole or not there. A task that Ray runs twice may answer a request twice; the first one read counts.
 """
@@ -28,12 +28,12 @@ def write_answers(folder: Folder, answers: pa.Table) -> None:
     """Write answers, a piece for each segment among them."""
     for segment in pc.unique(answers[SEGMENT]).to_pylist():
         mine = answers.filter(pc.equal(answers[SEGMENT], segment))
-        folder.write_parquet(f"{ANSWERS}/{segment:05d}-{uuid.uuid4().hex}.parquet", mine.cast(ANSWER))
+        folder.write_parquet(f"{_of(segment)}/{uuid.uuid4().hex}.parquet", mine.cast(ANSWER))
 
 
 def read_answers(folder: Folder, segment: int) -> Answers:
     """Return the answers to the rows of a segment."""
-    pieces = [name for name in folder.names(ANSWERS) if name.startswith(f"{ANSWERS}/{segment:05d}-")]
+    pieces = [name for name in folder.names(_of(segment)) if name.endswith(".parquet")]  # others were not finished
     found: dict[tuple[int, str, int], dict[str, Any]] = {}
     for piece in pieces:
         for answer in folder.read_parquet(piece).to_pylist():
@@ -46,6 +46,8 @@ def read_answers(folder: Folder, segment: int) -> Answers:
 
 def forget_answers(folder: Folder, segment: int) -> None:
     """Remove the answers of a segment that is committed."""
-    for name in folder.names(ANSWERS):
-        if name.startswith(f"{ANSWERS}/{segment:05d}-"):
-            folder.remove(name)
+    folder.remove(_of(segment))
+
+
+def _of(segment: int) -> str:
+    return f"{ANSWERS}/{segment:05d}"

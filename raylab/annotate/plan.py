@@ -72,14 +72,13 @@ class EngineConfig:
         Raises:
             RaylabError: it is not a JSON object.
         """
+        wanted = f"The extra arguments of {self.model} must be a JSON object, such as '{{\"max_num_seqs\": 64}}'"
         try:
             value = json.loads(self.extra)
         except ValueError as error:
-            raise RaylabError(f"--annotator.extra is not JSON ({error}): {self.extra}") from error
+            raise RaylabError(f"{wanted}, and are no JSON ({error}): {self.extra}") from error
         if not isinstance(value, dict):
-            raise RaylabError(
-                f"--annotator.extra must be a JSON object, such as '{{\"max_num_seqs\": 64}}': {self.extra}"
-            )
+            raise RaylabError(f"{wanted}: {self.extra}")
         return value
 
 

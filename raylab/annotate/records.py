@@ -7,11 +7,16 @@ A request is complete: whoever answers it needs neither the row nor the knowledg
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 
 SEGMENT, ROW = "_segment", "_row"
 """Which row a request speaks for: its segment and its number in it."""
+
+KEY = (SEGMENT, ROW, "call", "attempt")
+"""The columns that tell requests apart."""
 
 
 class Problem(enum.StrEnum):
@@ -51,9 +56,15 @@ ANSWER = pa.schema(
         pa.field("finish", pa.string()),  # "stop" | "length"
         pa.field("tokens", pa.list_(pa.string())),  # the text's tokens, where the engine tells them
         pa.field("logprobs", pa.list_(pa.float32())),  # natural logarithm of each one's probability
+        pa.field("asked_at", pa.float64()),  # seconds since 1970, by the clock of the engine's host
         pa.field("prompt_tokens", pa.int64()),
         pa.field("answer_tokens", pa.int64()),
         pa.field("problem", pa.string()),  # a `Problem`
         pa.field("detail", pa.string()),  # the engine's own words, cut; no keys, no addresses with passwords
     ]
 )
+
+
+def key_of(row: Mapping[str, Any]) -> str:
+    """Return a name for a request, or for its answer, that no other one has."""
+    return "/".join(str(row[name]) for name in KEY)

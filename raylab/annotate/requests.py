@@ -47,7 +47,12 @@ class RequestBuilder:
         }
 
     def __call__(
-        self, segment: int, numbers: Sequence[int], rows: Sequence[Mapping[str, Any]], states: Sequence[State]
+        self,
+        segment: int,
+        numbers: Sequence[int],
+        rows: Sequence[Mapping[str, Any]],
+        states: Sequence[State],
+        known: Mapping[int, bytes | None] | None = None,
     ) -> tuple[pa.Table, pa.Table]:
         """Build requests for rows whose state has an `Ask`.
 
@@ -56,11 +61,12 @@ class RequestBuilder:
             numbers: each row's number in the segment.
             rows: rows of a label store.
             states: theirs.
+            known: number -> picture as it was sent before; without them, pictures are read.
 
         Returns:
             `REQUEST` rows, and `ANSWER` rows for those that cannot be asked because of their picture.
         """
-        pictures = self._pictures(rows, states)
+        pictures = self._pictures(rows, states) if known is None else [known[number] for number in numbers]
         told = self._told(rows, states)
         requests, answers = [], []
         for number, state, image, values in zip(numbers, states, pictures, told):

@@ -1,13 +1,15 @@
 """The annotation run on Ray Data: candidates grouped by entity, rounds of requests, commits, second pass, explanation.
 
-Each round starts an engine, asks the next question about every row that has one left, and keeps the answers
-(`log`). What the answers come to is decided where rows are read (`conversation`), so that the whole state of a run lies
-in its folder. Usually there are two rounds, call 1 and call 2, and short ones for what has to be asked again.
+A round starts an engine, asks it about every row that has a question left, and goes on with what the answers lead to
+(`desk.DeskTalk`). Answers are kept as they come (`log`); what they come to is decided where rows are read
+(`conversation`), so that the whole state of a run lies in its folder. Usually there is one round, and one more before
+it where a describer looks at the pictures.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,14 +18,13 @@ from functools import partial
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
 
 from raylab.annotate import candidates
-from raylab.annotate.desk import Desk, model_id
+from raylab.annotate.desk import Desk, DeskTalk, model_id
 from raylab.annotate.engines import run as engines
-from raylab.annotate.log import ANSWERS, write_answers
+from raylab.annotate.log import ANSWERS
 from raylab.annotate.plan import ENGINE_DECIDES, NOT_IN_ANSWERS, RewConfig, check
 from raylab.config import fingerprint, from_dict, to_dict
 from raylab.errors import RaylabError
@@ -35,11 +36,10 @@ from raylab.label.summary import explain
 from raylab.session import plain_errors, session
 from raylab.sources import open_source
 from raylab.storage import Folder
+from raylab.streams import READ_CPUS, stream
 
 logger = logging.getLogger(__name__)
 
-READ_CPUS = 0.5
-"""A task that builds requests waits for storage much of the time."""
 COUNT_CPUS = 0.1
 """A task that counts answers does next to nothing."""
 CANDIDATES = "candidates"
@@ -167,23 +167,6 @@ def _commit_left(
 # -- rounds
 
 
-class _Requests(Datasource):
-    """The requests of some segments, one read task each."""
-
-    def __init__(self, desk: Desk, segments: Sequence[int], parts: Sequence[str]) -> None:
-        super().__init__()
-        self._desk, self._segments, self._parts = desk, segments, parts
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
-    ) -> list[ReadTask]:
-        unknown = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
-        return [ReadTask(partial(self._desk.requests, number, self._parts), unknown) for number in self._segments]
-
-
 def _converse(config: RewConfig, folder: Folder, segments: list[int]) -> None:
     """Ask and answer until every segment is committed."""
     desk = Desk(config, folder)
@@ -204,65 +187,52 @@ def _round(desk: Desk, left: dict[int, Counter[str]], number: int) -> None:
     engine = desk.config.describer if describing else desk.config.annotator
     parts = ("describe",) if describing else ("first", "questions")
     segments = [segment for segment, asks in left.items() if any(asks[part] for part in parts)]
-    asked = sum(asks[part] for asks in left.values() for part in parts)
-    logger.info("round %d: %d requests to %s", number, asked, model_id(engine))
-    context = ray.data.DataContext.get_current()
-    context.target_max_block_size = label_run.BLOCK_BYTES
-    context.enable_progress_bars = False
-    context.raise_original_map_exception = True
-    requests = ray.data.read_datasource(
-        _Requests(desk, segments, parts), override_num_blocks=len(segments), num_cpus=READ_CPUS
-    )
-    answers = engines.answer(requests, engine, label_run.RemoteLedger(), partial(write_answers, desk.folder))
-    tally = _Tally(asked)
+    rows = sum(asks[part] for asks in left.values() for part in parts)
+    logger.info("round %d: %s is asked about %d rows", number, model_id(engine), rows)
+    requests = stream([partial(desk.requests, segment, parts) for segment in segments])
+    answers = engines.answer(requests, engine, label_run.RemoteLedger(), DeskTalk(desk, parts))
+    tally = _Tally(rows)
     counted = answers.map_batches(_count, batch_format="pyarrow", batch_size=None, num_cpus=COUNT_CPUS)
     for batch in counted.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         tally.add(cast(pa.Table, batch))
     desk.folder.write_json(f"{ROUNDS}/{number:03d}-{int(time.time())}.json", tally.figures(parts, model_id(engine)))
 
 
-_COUNTED = pa.schema([("answers", pa.int64()), ("prompt_tokens", pa.int64()), ("answer_tokens", pa.int64())])
+_COUNTED = pa.schema(
+    [("answers", pa.int64()), ("prompt_tokens", pa.int64()), ("answer_tokens", pa.int64()), ("asked_at", pa.float64())]
+)
 
 
 def _count(answers: pa.Table) -> pa.Table:
-    """Say how many answers these are, and their tokens: the driver has no use for their words."""
+    """Say how many answers these are, their tokens, when the first was asked for: the driver has no use for words."""
     if not answers.num_rows:
         return _COUNTED.empty_table()
-    rows = answers.select(["prompt_tokens", "answer_tokens"]).to_pylist()
-    sums = {name: sum(row[name] or 0 for row in rows) for name in ("prompt_tokens", "answer_tokens")}
-    return pa.Table.from_pylist([{"answers": len(rows)} | sums], _COUNTED)
+    sums = {name: pc.sum(answers[name], min_count=0).as_py() for name in ("prompt_tokens", "answer_tokens")}
+    first = {"asked_at": pc.min(answers["asked_at"]).as_py()}
+    return pa.Table.from_pylist([{"answers": len(answers)} | sums | first], _COUNTED)
 
 
 class _Tally:
-    """Counts answers as they come, logs now and then, and measures the rate from the first answers on."""
+    """Counts answers as they come, logs now and then, and tells the engine's start from its work."""
 
-    def __init__(self, asked: int) -> None:
-        self._asked = asked
-        self._counts: Counter[str] = Counter()
-        self._began = self._said = time.monotonic()
-        self._first: float | None = None
-        self._before_first: Counter[str] = Counter()
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._counts: Counter[str] = Counter(dict.fromkeys(("answers", "prompt_tokens", "answer_tokens"), 0))
+        self._began = self._said = time.time()
+        self._first = math.inf
 
-    def add(self, kept: pa.Table) -> None:
-        now = time.monotonic()
-        for row in kept.to_pylist():
+    def add(self, counted: pa.Table) -> None:
+        now = time.time()
+        for row in counted.to_pylist():
+            self._first = min(self._first, row.pop("asked_at"))
             self._counts.update(row)
-        if self._first is None:
-            self._first, self._before_first = now, Counter(self._counts)
         if now - self._said > label_run.SECONDS_BETWEEN_LINES:
             self._said = now
-            logger.info("%d of %d answers", self._counts["answers"], self._asked)
+            logger.info("%d answers about %d rows", self._counts["answers"], self._rows)
 
     def figures(self, parts: Sequence[str], model: str) -> dict[str, Any]:
-        """Return counts, seconds until the first answers and after them, and the tokens of the latter."""
-        now = time.monotonic()
-        first = self._first or now
-        return {
-            "parts": list(parts),
-            "model": model,
-            **self._counts,
-            "start_s": round(first - self._began, 2),
-            "rest_s": round(now - first, 2),
-            "rest_answers": self._counts["answers"] - self._before_first["answers"],
-            "rest_answer_tokens": self._counts["answer_tokens"] - self._before_first["answer_tokens"],
-        }
+        """Return counts, and the seconds until the first question was asked and from then on."""
+        now = time.time()
+        first = min(max(self._first, self._began), now)  # it is another host's clock
+        seconds = {"start_s": round(first - self._began, 2), "work_s": round(now - first, 2)}
+        return {"parts": list(parts), "model": model, **self._counts, **seconds}

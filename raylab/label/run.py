@@ -12,8 +12,6 @@ from typing import Any, cast
 
 import pyarrow as pa
 import ray
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
 
 from raylab.config import to_dict
 from raylab.errors import RaylabError
@@ -30,14 +28,9 @@ from raylab.session import plain_errors, session
 from raylab.sources import open_source
 from raylab.sources.base import Source
 from raylab.storage import Folder
+from raylab.streams import READ_CPUS, stream
 
 logger = logging.getLogger(__name__)
-
-BLOCK_BYTES = 2**20
-"""Rows travel in blocks of about this size, some thousand captions: pools fill early and a retry repeats little."""
-
-READ_CPUS = 0.5
-"""A reader waits for storage much of the time."""
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is logged."""
@@ -81,24 +74,6 @@ def _needed(config: LabelConfig) -> tuple[float, float]:
     return cpus, sum(pool.min_actors * pool.num_gpus for pool in pools)
 
 
-class _Segments(Datasource):
-    """The segments still to be labelled, one read task each."""
-
-    def __init__(self, source: Source, segments: list[Segment]) -> None:
-        super().__init__()
-        self._source = source
-        self._segments = segments
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
-    ) -> list[ReadTask]:
-        unknown = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
-        return [ReadTask(partial(read_segment, self._source, segment), unknown) for segment in self._segments]
-
-
 class RemoteLedger:
     """An `isolate.Ledger` that asks an actor of `Attempts`."""
 
@@ -117,14 +92,8 @@ class RemoteLedger:
 
 def _pipeline(config: LabelConfig, source: Source, segments: list[Segment], folder: Folder) -> ray.data.Dataset:
     """Compose read tasks and one actor pool a stage; the result's rows are `store.PIECES`."""
-    context = ray.data.DataContext.get_current()
-    context.target_max_block_size = BLOCK_BYTES
-    context.enable_progress_bars = False
-    context.raise_original_map_exception = True
     ledger = RemoteLedger()
-    dataset = ray.data.read_datasource(
-        _Segments(source, segments), override_num_blocks=len(segments), num_cpus=READ_CPUS
-    )
+    dataset = stream([partial(read_segment, source, segment) for segment in segments])
     configs = config.step_configs()
     plan = stages(config)
     for stage in plan:

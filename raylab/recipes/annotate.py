@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 
 from raylab.annotate.plan import AblationConfig, AnswersConfig, EngineConfig, PromptsConfig, RewConfig
@@ -9,6 +10,13 @@ from raylab.label.plan import LabelConfig
 from raylab.recipes.label import miniworld
 
 MINIWORLD_ANNOTATOR = "package://raylab.sources.miniworld/assets/annotator"
+
+SMALL_ENGINE = {
+    "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
+    "block_size": 32,
+}
+"""For a model of a few megabytes: it lives in the engine's core process, and not in one more that has to import
+everything again; and blocks of the prefix cache are shorter than its prompts, as the CPU build's own are not."""
 
 
 def rew() -> RewConfig:
@@ -57,6 +65,7 @@ def rew_miniworld() -> RewConfig:
             context_tokens=384,
             image_tokens=16,
             pixels_per_token=1024,
+            extra=json.dumps(SMALL_ENGINE),
         ),
         prompts=PromptsConfig(first="verify/mini-1", questions="questions/mini-1"),
         # One attempt: to start the engine once more for a handful of rows takes longer than all the others.

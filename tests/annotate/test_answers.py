@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylab.annotate.answers import Pairs, Refusal, Retry, Verdict, read_description, read_pairs, read_verdict, schema
+from raylab.annotate.answers import Pairs, Refusal, Retry, Verdict, read_description, read_pairs, read_verdict
 from raylab.annotate.plan import AnswersConfig
 from raylab.annotate.prompts import CALLS
 from raylab.annotate.records import Problem
@@ -54,7 +54,7 @@ def test_yes_keeps_the_candidate_and_no_takes_the_title():
 )
 def test_an_engines_problem_is_a_reason(problem, expected):
     row = answer(None, problem=str(problem), detail="its words")
-    for refusal in (read_verdict(row, CONFIG, "Zebra"), read_pairs(row, CONFIG), read_description(row, CONFIG)):
+    for refusal in (read_verdict(row, CONFIG, "Zebra"), read_pairs(row), read_description(row)):
         assert why(refusal) == expected
         assert refusal.detail == "its words"
 
@@ -245,7 +245,7 @@ def test_confidence_of_a_sure_thing_and_of_an_impossible_one():
 
 def pairs(*given, **more):
     listed = [{"question": question, "answer": reply} for question, reply in given]
-    return read_pairs(answer({"pairs": listed}, "questions", **more), CONFIG)
+    return read_pairs(answer({"pairs": listed}, "questions", **more))
 
 
 def test_pairs_are_stripped_and_those_of_no_use_left_out():
@@ -265,11 +265,11 @@ def test_questions_without_a_pair_of_use():
     assert why(pairs(("Is a zebra a zebra?", "zebra"))) == AGAIN
     assert why(pairs(("Who is it?", "I'm sorry, I cannot identify people"))) == (Reason.ANSWER_REFUSED, Retry.AGAIN)
     for said in ({"pairs": "none"}, {"pairs": [1, None, {"question": 1, "answer": 2}]}, {}, {"pairs": {"a": 1}}):
-        assert why(read_pairs(answer(said, "questions"), CONFIG)) == AGAIN
+        assert why(read_pairs(answer(said, "questions"))) == AGAIN
 
 
 def test_descriptions():
-    assert read_description(answer({"description": " A red\ncar. "}, "describe"), CONFIG) == "A red car."
+    assert read_description(answer({"description": " A red\ncar. "}, "describe")) == "A red car."
     for said, reason in [
         ({"description": " "}, Reason.ANSWER_EMPTY),
         ({"description": "I can't see the image."}, Reason.ANSWER_REFUSED),
@@ -277,53 +277,7 @@ def test_descriptions():
         ({"description": None}, Reason.ANSWER_MALFORMED),
         ({"pairs": []}, Reason.ANSWER_MALFORMED),
     ]:
-        assert why(read_description(answer(said, "describe"), CONFIG)) == (reason, Retry.AGAIN)
-
-
-# --- schemas
-
-
-def test_schemas_say_what_is_asked_for():
-    jsonschema = pytest.importorskip("jsonschema")
-    fine = {
-        "verify": [YES, NO],
-        "name": [{"title": "", "rationale": "a"}],
-        "questions": [{"pairs": [{"question": "a", "answer": "b"}] * 3}],
-        "describe": [{"description": "a"}],
-    }
-    wrong = {
-        "verify": [
-            {"decision": "no", "rationale": "a"},
-            YES | {"title": "a"},
-            {"decision": "maybe", "rationale": "a"},
-            {},
-        ],
-        "name": [{"title": "a"}, {"title": None, "rationale": "a"}],
-        "questions": [{"pairs": [{"question": "a", "answer": "b"}] * 2}, {"pairs": [{"question": "a"}] * 3}],
-        "describe": [{"description": 3}],
-    }
-    assert set(fine) == set(CALLS)
-    for call in CALLS:
-        validator = jsonschema.Draft202012Validator(json.loads(schema(call)))
-        assert all(validator.is_valid(one) for one in fine[call])
-        assert not any(validator.is_valid(one) for one in wrong[call])
-
-
-def test_xgrammar_takes_the_schemas_and_keeps_to_them():
-    xgrammar = pytest.importorskip("xgrammar")
-    vocabulary = [chr(number) for number in range(32, 127)]
-    compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo(vocabulary, stop_token_ids=[0]))
-
-    def accepts(call, said):
-        matcher = xgrammar.GrammarMatcher(compiler.compile_json_schema(schema(call)), terminate_without_stop_token=True)
-        return matcher.accept_string(json.dumps(said)) and matcher.is_terminated()
-
-    assert accepts("verify", YES)
-    assert accepts("verify", NO | {"rationale": 'The sign reads "STOP".\n'}), "what needs an escape can be said"
-    assert accepts("questions", {"pairs": [{"question": "a", "answer": "b"}] * 3})
-    assert not accepts("questions", {"pairs": [{"question": "a", "answer": "b"}] * 4})
-    assert not accepts("verify", {"rationale": "first", "decision": "yes"})
-    assert not accepts("verify", {"decision": "yes", "title": "a", "rationale": "a"})
+        assert why(read_description(answer(said, "describe"))) == (reason, Retry.AGAIN)
 
 
 # --- whatever comes
@@ -376,7 +330,7 @@ def check(found):
 @settings(max_examples=300, deadline=None)
 @given(PART, st.sampled_from([None, "Zebra", "", "!!!", "a(b", "\\"]))
 def test_readers_take_anything(row, candidate):
-    for found in (read_verdict(row, CONFIG, candidate), read_pairs(row, CONFIG), read_description(row, CONFIG)):
+    for found in (read_verdict(row, CONFIG, candidate), read_pairs(row), read_description(row)):
         check(found)
 
 
@@ -409,6 +363,6 @@ def test_long_answers_are_read_in_bounded_time(piece):
             '{"decision":"' + long,
         ):
             check(verdict(text, tokens=list(text[:50_000]), logprobs=[-1.0] * len(text[:50_000])))
-        check(read_pairs(answer({"pairs": [{"question": long, "answer": long}] * 9}, "questions"), CONFIG))
-        check(read_description(answer({"description": long}, "describe"), CONFIG))
+        check(read_pairs(answer({"pairs": [{"question": long, "answer": long}] * 9}, "questions")))
+        check(read_description(answer({"description": long}, "describe")))
         assert time.process_time() - started < 5

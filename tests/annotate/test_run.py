@@ -150,7 +150,7 @@ def test_answers_of_a_run_that_broke_off_are_kept(kb, tmp_path):
         config = config_of(labels, kb, out, server.url)
         with pytest.raises(RaylabError, match="OPENAI_API_KEY"):
             run(config)
-    kept = sum(1 for _ in (out / "answers").glob("*.parquet"))
+    kept = sum(1 for _ in (out / "answers").rglob("*.parquet"))
     assert kept
     asked = oracle.asked["verify", "0"], oracle.asked.total()
     with serve(oracle) as server:

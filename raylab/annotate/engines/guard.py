@@ -17,9 +17,10 @@ from typing import Any
 
 from raylab.annotate.engines import vllm_engine
 from raylab.annotate.engines.chat import Template, picture
-from raylab.annotate.engines.replies import Keep, key_of, pack, problem_in, refused, replied, unpack
+from raylab.annotate.engines.replies import pack, problem_in, refused, replied, table
+from raylab.annotate.engines.turns import Talk, place_of, take_turns
 from raylab.annotate.plan import EngineConfig
-from raylab.annotate.records import Problem
+from raylab.annotate.records import Problem, key_of
 from raylab.assets import locate
 from raylab.errors import RaylabError
 from raylab.label.isolate import CRASHES_TO_CONDEMN, Ledger
@@ -27,7 +28,7 @@ from raylab.label.isolate import CRASHES_TO_CONDEMN, Ledger
 logger = logging.getLogger(__name__)
 
 ANSWER_COLUMN = "answer"
-"""Where the stage's rows carry the packed answer."""
+"""Where the stage's rows carry their packed answers."""
 ERROR_COLUMN = "__inference_error__"
 """ray.data.llm's mark of a row that failed; always empty here: the packed answer says it."""
 EMPTIED = {"system": "", "before": "", "image": b"", "after": "", "schema": ""}
@@ -42,8 +43,8 @@ class Watch:
     ledger: Ledger
     who: Callable[[], str]
     """Names the actor: the same name after a restart."""
-    keep: Keep | None = None
-    """Takes the answers of each batch as soon as they are all there."""
+    talk: Talk
+    """Takes the answers, and knows what they lead to."""
 
 
 def guarded(base: type) -> type:
@@ -66,7 +67,7 @@ class Guard:
         """Start the engine, unless it has died too often."""
         logging.getLogger(self.behind).setLevel(logging.ERROR)
         self._ledger = watch.ledger
-        self._keep = watch.keep
+        self._talk = watch.talk
         self._gate = Gate()
         self._error: RaylabError | None = None
         engine = replace(watch.engine, model=locate(watch.engine.model))
@@ -91,34 +92,36 @@ class Guard:
             self.expected_input_keys: set[str] = set()
 
     async def udf(self, batch: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-        """Answer a batch of requests.
+        """Answer a batch of requests, and what their answers lead to.
 
         Args:
             batch: rows of `records.REQUEST`, each with its number in the batch.
 
         Yields:
-            Per row, in any order: its number, the packed answer, and the row's words and picture emptied.
+            Per row: its number, its packed answers, and the row's words and picture emptied.
         """
         if self._error:
             raise self._error
-        key = f"batch/{key_of(batch[0])}/{key_of(batch[-1])}/{len(batch)}"
-        async with self._gate.shared():
-            in_hand = await asyncio.to_thread(self._ledger.begin, key)
-            rows = [] if in_hand else [row async for row in self._together(batch)]
-        await self._kept(rows)
-        if in_hand:
-            logger.warning("the engine died with a batch of %d requests in hand: now one by one", len(batch))
-            for request in batch:
-                rows.append(await self._alone(request))
-                await self._kept(rows[-1:])
-        await asyncio.to_thread(self._ledger.end, key)
-        for row in rows:
-            yield row
+        said: dict[Any, list[dict[str, Any]]] = {place_of(request): [] for request in batch}
+        for answer in await take_turns(batch, self._ask, self._talk, self._ledger):
+            said[place_of(answer)].append(answer)
+        number = self.IDX_IN_BATCH_COLUMN
+        for request in batch:
+            packed = pack(said[place_of(request)])
+            yield {number: request[number], ANSWER_COLUMN: packed, ERROR_COLUMN: "", **EMPTIED}
 
-    async def _kept(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    async def _ask(self, requests: list[dict[str, Any]], in_hand: bool) -> list[dict[str, Any]]:
+        """Answer requests: together, or one by one where they were in hand when the engine died."""
+        if in_hand:
+            return [await self._alone(request) for request in requests]
+        async with self._gate.shared():
+            answers = await self._together(requests)
+        await self._keep(answers)
+        return answers
+
+    async def _keep(self, answers: Sequence[Mapping[str, Any]]) -> None:
         """Hand finished answers over before anything else can happen to them."""
-        if self._keep and rows:
-            await asyncio.to_thread(self._keep, unpack([row[ANSWER_COLUMN] for row in rows]))
+        await asyncio.to_thread(self._talk.keep, table(answers))
 
     async def _alone(self, request: dict[str, Any]) -> dict[str, Any]:
         key = f"request/{key_of(request)}"
@@ -126,42 +129,43 @@ class Guard:
             deaths = await asyncio.to_thread(self._ledger.begin, key)
             if deaths >= CRASHES_TO_CONDEMN:  # never ended: the verdict stands
                 detail = f"the engine died {CRASHES_TO_CONDEMN} times with this request alone in hand"
-                return self._row(request, refused(request, Problem.ENGINE_CRASH, detail))
-            rows = [row async for row in self._together([request])]
+                return refused(request, Problem.ENGINE_CRASH, detail)
+            [answer] = await self._together([request])
+        await self._keep([answer])
         await asyncio.to_thread(self._ledger.end, key)
-        return rows[0]
+        return answer
 
-    async def _together(self, batch: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    async def _together(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         number = self.IDX_IN_BATCH_COLUMN
-        by_number = {request[number]: request for request in batch}
-        asked = []
-        for prepared in await asyncio.gather(*(asyncio.to_thread(self._prepare, request) for request in batch)):
-            if isinstance(prepared[1], Problem):
-                request, problem, detail = prepared
-                yield self._row(request, refused(request, problem, detail))
+        answers, asked = [], []
+        prepared = await asyncio.gather(*(asyncio.to_thread(self._prepare, request) for request in requests))
+        for i, found in enumerate(prepared):
+            if isinstance(found, tuple):
+                answers.append(refused(requests[i], *found))
             else:
-                asked.append(prepared[1])
+                asked.append(found | {number: i})
         if asked:
             async for row in super().udf(asked):  # type: ignore[misc]
-                request = by_number[row[number]]
-                yield self._row(request, self._read(request, row))
+                request = requests[row[number]]
+                answers.append(self._read(request, row))
+        return answers
 
-    def _prepare(self, request: dict[str, Any]) -> tuple[dict[str, Any], Any, str]:
-        """Return the request and what the stage is to be handed for it, or the problem that it has and its detail."""
-        number = self.IDX_IN_BATCH_COLUMN
+    def _prepare(self, request: Mapping[str, Any]) -> dict[str, Any] | tuple[Problem, str]:
+        """Return what the stage is to be handed for a request, or the problem that it has and its detail."""
+        asked: dict[str, Any] = {}
         try:
-            asked = {number: request[number], "prompt": self._template.prompt(request)}
+            asked["prompt"] = self._template.prompt(request)
             asked["sampling_params"] = vllm_engine.sampling(request)
         except RaylabError:
             raise  # not the request's fault
         except Exception as error:
-            return request, Problem.REQUEST_REFUSED, f"{type(error).__name__}: {error}"
+            return Problem.REQUEST_REFUSED, f"{type(error).__name__}: {error}"
         if request["image"]:
             try:
                 asked["multimodal_data"] = {"image": picture(request["image"])}
             except Exception as error:
-                return request, Problem.IMAGE_REFUSED, f"{type(error).__name__}: {error}"
-        return request, asked, ""
+                return Problem.IMAGE_REFUSED, f"{type(error).__name__}: {error}"
+        return asked
 
     def _read(self, request: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         """Turn the stage's output into an answer."""
@@ -183,10 +187,6 @@ class Guard:
             "prompt_tokens": prompt_tokens,
             "answer_tokens": len(ids),
         }
-
-    def _row(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
-        number = self.IDX_IN_BATCH_COLUMN
-        return {number: request[number], ANSWER_COLUMN: pack(answer), ERROR_COLUMN: "", **EMPTIED}
 
 
 class Gate:

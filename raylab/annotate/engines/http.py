@@ -11,14 +11,15 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
+import pyarrow as pa
 
 from raylab.annotate.engines import messages
 from raylab.annotate.engines.messages import NoAnswer
-from raylab.annotate.engines.replies import Keep, problem_in, refused, table
+from raylab.annotate.engines.replies import problem_in, refused, table
 from raylab.annotate.plan import EngineConfig
 from raylab.annotate.records import Problem
 from raylab.errors import RaylabError
@@ -63,7 +64,9 @@ class ChatServer:
             transport=transport,
         )
 
-    async def answer_all(self, requests: Sequence[Mapping[str, Any]], keep: Keep | None = None) -> list[dict[str, Any]]:
+    async def answer_all(
+        self, requests: Sequence[Mapping[str, Any]], keep: Callable[[pa.Table], None] | None = None
+    ) -> list[dict[str, Any]]:
         """Answer requests, in their order.
 
         Args:

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from raylab.annotate.records import ANSWER, ROW, SEGMENT, Problem
-
-Keep = Callable[[pa.Table], None]
-"""Takes `records.ANSWER` rows where they are made: what it has taken is never lost."""
+from raylab.annotate.records import ANSWER, KEY, Problem
 
 DETAIL_CHARS = 500
 """An engine's own words are cut here."""
 
-KEY = (SEGMENT, ROW, "call", "attempt")
-"""The columns that tell requests apart."""
+ASKED_AT = "asked_at"
+"""A request that is under way carries when it was asked."""
 
 _TOO_LONG = re.compile(
     r"maximum (?:context|model) length|context[ _]length|context window|max_model_len|prompt is too long", re.IGNORECASE
 )
 _IMAGE = re.compile(r"\bimages?\b|multi-?modal|\bpixel|aspect ratio|\bmm_", re.IGNORECASE)
-
-
-def key_of(request: Mapping[str, Any]) -> str:
-    """Return a name for the request that no other one has."""
-    return "/".join(str(request[name]) for name in KEY)
 
 
 def replied(
@@ -69,18 +61,18 @@ def table(answers: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(answer) for answer in answers], schema=ANSWER)
 
 
-def pack(answer: Mapping[str, Any]) -> str:
-    """Return an answer as one string: a column of these has the same type in each block, whatever is null in it."""
-    return json.dumps(answer)
+def pack(answers: Sequence[Mapping[str, Any]]) -> str:
+    """Return answers as one string: a column of these has the same type in each block, whatever is null in it."""
+    return json.dumps(answers)
 
 
 def unpack(packed: Sequence[str]) -> pa.Table:
     """Return packed answers as `records.ANSWER`."""
-    return table([json.loads(one) for one in packed])
+    return table([answer for one in packed for answer in json.loads(one)])
 
 
 def _blank(request: Mapping[str, Any]) -> dict[str, Any]:
-    return dict.fromkeys(ANSWER.names) | {name: request[name] for name in KEY}
+    return dict.fromkeys(ANSWER.names) | {name: request[name] for name in KEY} | {ASKED_AT: request.get(ASKED_AT)}
 
 
 def _clean(text: str) -> str:

@@ -13,8 +13,9 @@ import ray
 from raylab.annotate.engines import replies, vllm_engine
 from raylab.annotate.engines.guard import ANSWER_COLUMN, Watch, guarded
 from raylab.annotate.engines.http import ChatServer
-from raylab.annotate.engines.replies import Keep
+from raylab.annotate.engines.turns import OneTurn, Talk, take_turns
 from raylab.annotate.plan import EngineConfig
+from raylab.annotate.records import ANSWER
 from raylab.errors import RaylabError
 from raylab.label.isolate import Ledger
 
@@ -25,15 +26,16 @@ ROW_CPUS = 0.1
 
 
 def answer(
-    requests: ray.data.Dataset, engine: EngineConfig, ledger: Ledger, keep: Keep | None = None
+    requests: ray.data.Dataset, engine: EngineConfig, ledger: Ledger, talk: Talk | None = None
 ) -> ray.data.Dataset:
-    """Answer each request once, in any order. Lazy: nothing starts before the result is read.
+    """Answer each request once, and what its answer leads to, in any order. Nothing starts before the result is read.
 
     Args:
-        requests: rows of `records.REQUEST`.
+        requests: rows of `records.REQUEST`, at most one a segment and row.
         engine: the model, and where it runs.
         ledger: outlives the engines' processes; tells which requests were in hand when one died.
-        keep: takes answers in the process where they were made, before they travel on.
+        talk: takes answers in the process where they were made, before they travel on, and asks what they lead to;
+            None: nothing further.
 
     Returns:
         Rows of `records.ANSWER`.
@@ -42,10 +44,11 @@ def answer(
         RaylabError: the model cannot be had, or vLLM is not installed. While the result is read, it comes wrapped by
             Ray (see `session.plain_errors`): the engine does not start or died too often, the server does not answer.
     """
-    requests.context.raise_original_map_exception = True  # without it, Ray Data's wrapping loses our errors
+    requests.context.raise_original_map_exception = True  # whoever made the dataset; see `streams`
+    talk = talk or OneTurn()
     if engine.is_address:
-        return _by_address(requests, engine, keep)
-    return _by_vllm(requests, Watch(engine, ledger, _this_actor, keep))
+        return _by_address(requests, engine, ledger, talk)
+    return _by_vllm(requests, Watch(engine, ledger, _this_actor, talk))
 
 
 def needed(engine: EngineConfig) -> tuple[float, float]:
@@ -57,7 +60,7 @@ def needed(engine: EngineConfig) -> tuple[float, float]:
     return cpus, engine.min_actors * shares * engine.num_gpus
 
 
-def _by_address(requests: ray.data.Dataset, engine: EngineConfig, keep: Keep | None) -> ray.data.Dataset:
+def _by_address(requests: ray.data.Dataset, engine: EngineConfig, ledger: Ledger, talk: Talk) -> ray.data.Dataset:
     batches = max(1, math.ceil(engine.concurrency / engine.batch_rows))
     return requests.map_batches(
         _Sender,
@@ -68,19 +71,25 @@ def _by_address(requests: ray.data.Dataset, engine: EngineConfig, keep: Keep | N
             min_size=engine.min_actors, max_size=engine.max_actors, max_concurrent_calls_per_actor=batches
         ),
         num_cpus=SENDER_CPUS,
-        fn_constructor_kwargs={"engine": engine, "keep": keep},
+        fn_constructor_kwargs={"engine": engine, "ledger": ledger, "talk": talk},
     )
 
 
 class _Sender:
     """An actor that sends requests to the server. The key is read here: it travels with nothing."""
 
-    def __init__(self, engine: EngineConfig, keep: Keep | None) -> None:
-        self._keep = keep
+    def __init__(self, engine: EngineConfig, ledger: Ledger, talk: Talk) -> None:
+        self._ledger = ledger
+        self._talk = talk
         self._server = ChatServer(engine, key=os.environ.get(engine.api_key_env, ""))
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
-        return replies.table(await self._server.answer_all(batch.to_pylist(), self._keep))
+        if not batch.num_rows:
+            return ANSWER.empty_table()
+        return replies.table(await take_turns(batch.to_pylist(), self._ask, self._talk, self._ledger))
+
+    async def _ask(self, requests: list[dict[str, Any]], in_hand: bool) -> list[dict[str, Any]]:
+        return await self._server.answer_all(requests, self._talk.keep)
 
 
 def _by_vllm(requests: ray.data.Dataset, watch: Watch) -> ray.data.Dataset:

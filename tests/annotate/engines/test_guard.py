@@ -11,6 +11,7 @@ from annotate.engines.asked import request
 from raylab.annotate.engines import guard, vllm_engine
 from raylab.annotate.engines.guard import ANSWER_COLUMN, Gate, Watch, guarded
 from raylab.annotate.engines.replies import unpack
+from raylab.annotate.engines.turns import OneTurn
 from raylab.annotate.plan import EngineConfig
 from raylab.errors import RaylabError
 from raylab.label.attempts import Attempts
@@ -35,9 +36,10 @@ class Stage:
         self.seen: list[list[int]] = []
 
     async def udf(self, batch):
-        self.seen.append([row[NUMBER] for row in batch])
+        rows = [int(row["prompt"].split()[-1]) for row in batch]
+        self.seen.append(rows)
         await asyncio.sleep(0)
-        if any(row[NUMBER] in self.deadly for row in batch):
+        if set(rows) & set(self.deadly):
             raise Death
         for row in batch:
             assert set(row) == {NUMBER, "prompt", "sampling_params", "multimodal_data"}
@@ -62,7 +64,7 @@ def without_a_model(monkeypatch):
 
 
 def start(ledger, stage=Stage, who="actor", **engine):
-    watch = Watch(EngineConfig(model="m", **engine), ledger, lambda: who)
+    watch = Watch(EngineConfig(model="m", **engine), ledger, lambda: who, OneTurn())
     return guarded(stage)(data_column="d", engine_kwargs={}, model="m", watch=watch)
 
 

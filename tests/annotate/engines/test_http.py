@@ -14,6 +14,7 @@ from raylab.annotate.engines.http import ChatServer
 from raylab.annotate.plan import EngineConfig
 from raylab.annotate.records import ANSWER
 from raylab.errors import RaylabError
+from raylab.label.attempts import Attempts
 from raylab.session import plain_errors
 
 KEY = "sk-very-secret-1234"
@@ -178,7 +179,7 @@ def test_through_ray(ray_cluster):
         async with serving() as at:
             engine = EngineConfig(model=at.url, batch_rows=4, concurrency=8)
             requests = ray.data.from_arrow(table([request(row) for row in range(10)]))
-            answers = answer(requests, engine, ledger=None)
+            answers = answer(requests, engine, ledger=Attempts())
             return await asyncio.to_thread(lambda: list(answers.iter_rows()))
 
     rows = asyncio.run(go())
@@ -193,7 +194,7 @@ def test_an_error_comes_out_of_ray_as_ours(ray_cluster):
     async def go():
         async with serving(decide=lambda _: Reply(401, "no key")) as at:
             requests = ray.data.from_arrow(table([request(row) for row in range(4)]))
-            answers = answer(requests, EngineConfig(model=at.url, api_key_env="NO_SUCH_KEY"), ledger=None)
+            answers = answer(requests, EngineConfig(model=at.url, api_key_env="NO_SUCH_KEY"), ledger=Attempts())
 
             def read():
                 with plain_errors():

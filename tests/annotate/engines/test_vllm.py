@@ -14,16 +14,16 @@ from raylab.annotate.engines import vllm_engine
 from raylab.annotate.plan import EngineConfig
 from raylab.annotate.records import ANSWER
 from raylab.errors import RaylabError
+from raylab.recipes.annotate import SMALL_ENGINE
 from raylab.session import plain_errors
 
 BATCH = 8
+EXTRA = json.dumps(SMALL_ENGINE | {"max_num_seqs": 16})
 
 
 def config(folder, **other):
     small = {"dtype": "float32", "num_gpus": 0, "context_tokens": 512, "image_tokens": 16, "batch_rows": BATCH}
-    return EngineConfig(
-        **{"model": str(folder), "concurrent_batches": 2, "extra": '{"max_num_seqs": 16}'} | small | other
-    )
+    return EngineConfig(**{"model": str(folder), "concurrent_batches": 2, "extra": EXTRA} | small | other)
 
 
 def answered(requests, engine, strikes=lambda key, before: ""):
