@@ -101,10 +101,9 @@ class DeskTalk:
 
     def kept(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """See `turns.Talk`."""
-        segments = {request[SEGMENT]: read_answers(self.desk.folder, request[SEGMENT]) for request in requests}
         wanted = {key_of(request) for request in requests}
-        given = [answer for by_row in segments.values() for mine in by_row.values() for answer in mine]
-        return [answer for answer in given if key_of(answer) in wanted]
+        given = [_opened(self.desk, request[SEGMENT])[1].get(request[ROW], []) for request in requests]
+        return [answer for answers in given for answer in answers if key_of(answer) in wanted]
 
     def go_on(self, answers: pa.Table, pictures: Mapping[tuple[int, int], bytes | None]) -> list[dict[str, Any]]:
         """See `turns.Talk`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from raylab.annotate.candidates import steps_of
 from raylab.annotate.plan import EngineConfig, RewConfig, check
-from raylab.annotate.run import ROUNDS, run
+from raylab.annotate.run import rounds_of, run
 from raylab.config import to_dict
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
@@ -71,7 +71,7 @@ def dry_run(config: RewConfig) -> str:
             store=replace(config.store, min_entity_images=1),
         )
         summary = run(sample)
-        rounds = [Folder(sample.out).read_json(name) for name in Folder(sample.out).names(ROUNDS)]
+        rounds = rounds_of(Folder(sample.out))
     if not rounds:
         raise RaylabError("The sample has no row to annotate: there is nothing to estimate from.")
     return "\n".join(_lines(config, summary, rounds))

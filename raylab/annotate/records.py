@@ -57,6 +57,7 @@ ANSWER = pa.schema(
         pa.field("tokens", pa.list_(pa.string())),  # the text's tokens, where the engine tells them
         pa.field("logprobs", pa.list_(pa.float32())),  # natural logarithm of each one's probability
         pa.field("asked_at", pa.float64()),  # seconds since 1970, by the clock of the engine's host
+        pa.field("waited_s", pa.float32()),  # seconds from then until the answer was there
         pa.field("prompt_tokens", pa.int64()),
         pa.field("answer_tokens", pa.int64()),
         pa.field("problem", pa.string()),  # a `Problem`

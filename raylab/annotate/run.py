@@ -11,14 +11,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 
 from raylab.annotate import candidates
@@ -71,7 +70,8 @@ def run(config: RewConfig) -> dict[str, Any]:
     store.tidy(folder, folder.read_json("MANIFEST.json"))
     folder.remove(candidates.GROUPS)
     folder.remove(ANSWERS)
-    return explain(config, kb, open_source(config.source), folder, seconds=time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return explain(config, kb, open_source(config.source), folder, seconds, step_seconds=_step_seconds(folder))
 
 
 def needed(config: RewConfig) -> tuple[float, float]:
@@ -167,6 +167,20 @@ def _commit_left(
 # -- rounds
 
 
+def rounds_of(folder: Folder) -> list[dict[str, Any]]:
+    """Return what each round of a run took, in order; see `_Tally.figures`."""
+    return [folder.read_json(name) for name in folder.names(ROUNDS)]
+
+
+def _step_seconds(folder: Folder) -> dict[str, float]:
+    """Return the engines' time that each step took."""
+    found: Counter[str] = Counter()
+    for one in rounds_of(folder):
+        for call, figures in one["calls"].items():
+            found["questions" if call == "questions" else "verify"] += figures["seconds"]
+    return dict(found)
+
+
 def _converse(config: RewConfig, folder: Folder, segments: list[int]) -> None:
     """Ask and answer until every segment is committed."""
     desk = Desk(config, folder)
@@ -198,18 +212,13 @@ def _round(desk: Desk, left: dict[int, Counter[str]], number: int) -> None:
     desk.folder.write_json(f"{ROUNDS}/{number:03d}-{int(time.time())}.json", tally.figures(parts, model_id(engine)))
 
 
-_COUNTED = pa.schema(
-    [("answers", pa.int64()), ("prompt_tokens", pa.int64()), ("answer_tokens", pa.int64()), ("asked_at", pa.float64())]
-)
+_SUMMED = ("prompt_tokens", "answer_tokens", "waited_s")
 
 
 def _count(answers: pa.Table) -> pa.Table:
-    """Say how many answers these are, their tokens, when the first was asked for: the driver has no use for words."""
-    if not answers.num_rows:
-        return _COUNTED.empty_table()
-    sums = {name: pc.sum(answers[name], min_count=0).as_py() for name in ("prompt_tokens", "answer_tokens")}
-    first = {"asked_at": pc.min(answers["asked_at"]).as_py()}
-    return pa.Table.from_pylist([{"answers": len(answers)} | sums | first], _COUNTED)
+    """Say how many answers each call got, their tokens, when the first was asked for: the driver needs no words."""
+    sums = [(name, "sum") for name in _SUMMED]
+    return answers.group_by("call").aggregate([("call", "count"), ("asked_at", "min"), *sums])
 
 
 class _Tally:
@@ -217,22 +226,37 @@ class _Tally:
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
-        self._counts: Counter[str] = Counter(dict.fromkeys(("answers", "prompt_tokens", "answer_tokens"), 0))
+        self._calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._began = self._said = time.time()
         self._first = math.inf
 
     def add(self, counted: pa.Table) -> None:
         now = time.time()
         for row in counted.to_pylist():
-            self._first = min(self._first, row.pop("asked_at"))
-            self._counts.update(row)
+            self._first = min(self._first, row["asked_at_min"])
+            sums = {name: row[f"{name}_sum"] or 0 for name in _SUMMED}
+            self._calls[row["call"]].update({"answers": row["call_count"]} | sums)
         if now - self._said > label_run.SECONDS_BETWEEN_LINES:
             self._said = now
-            logger.info("%d answers about %d rows", self._counts["answers"], self._rows)
+            answers = sum(call["answers"] for call in self._calls.values())
+            logger.info("%d answers about %d rows", answers, self._rows)
 
     def figures(self, parts: Sequence[str], model: str) -> dict[str, Any]:
-        """Return counts, and the seconds until the first question was asked and from then on."""
+        """Return counts, the seconds until the first question was asked and from then on, and each call's part.
+
+        The engine has requests of several calls in hand at once: its time is shared out by how long they took.
+        """
         now = time.time()
         first = min(max(self._first, self._began), now)  # it is another host's clock
-        seconds = {"start_s": round(first - self._began, 2), "work_s": round(now - first, 2)}
-        return {"parts": list(parts), "model": model, **self._counts, **seconds}
+        work = now - first
+        waited = sum(call["waited_s"] for call in self._calls.values()) or 1.0
+        calls = {
+            name: {"answers": call["answers"], "seconds": round(work * call["waited_s"] / waited, 3)}
+            for name, call in self._calls.items()
+        }
+        sums = {
+            name: sum(call[name] for call in self._calls.values())
+            for name in ("answers", "prompt_tokens", "answer_tokens")
+        }
+        seconds = {"start_s": round(first - self._began, 2), "work_s": round(work, 2)}
+        return {"parts": list(parts), "model": model, **sums, **seconds, "calls": calls}

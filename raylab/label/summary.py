@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,15 @@ PACKAGES = ("ray", "torch", "open-clip-torch", "spacy", "pyarrow", "pillow", "nu
 TOP_ENTITIES = 50
 
 
-def explain(config: LabelConfig, kb: KBInfo, source: Source, folder: Folder, seconds: float) -> dict[str, Any]:
+def explain(
+    config: LabelConfig,
+    kb: KBInfo,
+    source: Source,
+    folder: Folder,
+    seconds: float,
+    *,
+    step_seconds: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """Write summary.json, README.md and report.html beside the labels of a finished run.
 
     Args:
@@ -37,24 +46,27 @@ def explain(config: LabelConfig, kb: KBInfo, source: Source, folder: Folder, sec
         source: shows the images in the report.
         folder: the run's folder.
         seconds: wall-clock time of this call of the run.
+        step_seconds: what steps took whose rows do not tell it themselves.
 
     Returns:
         The summary.
     """
     store = LabelStore(folder.uri)
     labels, rejects = store.labels(), store.rejects()
-    summary = summarise(config, kb, store, seconds)
+    summary = summarise(config, kb, store, seconds, step_seconds or {})
     folder.write_json("summary.json", summary)
     write_card(folder, summary, to_dict(config))
     write_report(folder, summary, labels, rejects, source, config.source.limits)
     return summary
 
 
-def summarise(config: LabelConfig, kb: KBInfo, store: LabelStore, seconds: float) -> dict[str, Any]:
+def summarise(
+    config: LabelConfig, kb: KBInfo, store: LabelStore, seconds: float, step_seconds: Mapping[str, float]
+) -> dict[str, Any]:
     """Return the summary of a finished run as plain values."""
     labels, rejects, manifest = store.labels(), store.rejects(), store.manifest
     counts = manifest["counts"]
-    steps = [_step(name, step) for name, step in counts["steps"].items()]
+    steps = [_step(name, step, step_seconds.get(name, 0.0)) for name, step in counts["steps"].items()]
     reasons: dict[str, int] = {}
     for step in steps:
         for reason, n in step["rejected"].items():
@@ -91,9 +103,9 @@ def summarise(config: LabelConfig, kb: KBInfo, store: LabelStore, seconds: float
     }
 
 
-def _step(name: str, step: dict[str, Any]) -> dict[str, Any]:
+def _step(name: str, step: dict[str, Any], engine_seconds: float) -> dict[str, Any]:
     rows_out = step["rows_in"] - sum(step["rejected"].values()) - step["failed"]
-    seconds = step["worker_seconds"]
+    seconds = step["worker_seconds"] + engine_seconds
     return {
         "name": name,
         "rows_in": step["rows_in"],

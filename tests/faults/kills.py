@@ -24,10 +24,10 @@ def job(kb: str, out: str) -> list[str]:
     return [sys.executable, "jobs/label.py", "--recipe", "miniworld", "--source", source, "--kb", kb, "--out", out]
 
 
-def start(kb: str, out: str) -> psutil.Popen:
-    """Start the job in a process group of its own, output to a file beside `out`."""
+def start(line: list[str], out: str) -> psutil.Popen:
+    """Start a job in a process group of its own, output to a file beside `out`."""
     with Path(out + ".log").open("a") as log:
-        return psutil.Popen(job(kb, out), cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        return psutil.Popen(line, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
 
 def finish(process: psutil.Popen, out: str, seconds: float = 170) -> None:

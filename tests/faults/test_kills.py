@@ -15,7 +15,7 @@ def undisturbed(tmp_path_factory):
     """The knowledge base, and the verdicts of a run from start to end."""
     folder = tmp_path_factory.mktemp("faults")
     kb, out = kills.build_kb(folder), str(folder / "whole")
-    kills.finish(kills.start(kb, out), out)
+    kills.finish(kills.start(kills.job(kb, out), out), out)
     return kb, kills.verdicts(out)
 
 
@@ -23,11 +23,11 @@ def disturbed(kb: str, out: str, seed: int) -> tuple[str, float, bool]:
     """Run the job, kill what the seed says when it says, start it again until it ends."""
     rng = random.Random(seed)
     target, share = kills.TARGETS[seed % len(kills.TARGETS)], rng.uniform(0.0, 0.9)
-    process = kills.start(kb, out)
+    process = kills.start(kills.job(kb, out), out)
     try:
         hit = kills.kill_at(process, out, target, share, rng)
         if hit and target == "driver":
-            process = kills.start(kb, out)
+            process = kills.start(kills.job(kb, out), out)
         kills.finish(process, out)
     finally:
         kills.end(process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,7 +73,9 @@ def unpack(packed: Sequence[str]) -> pa.Table:
 
 
 def _blank(request: Mapping[str, Any]) -> dict[str, Any]:
-    return dict.fromkeys(ANSWER.names) | {name: request[name] for name in KEY} | {ASKED_AT: request.get(ASKED_AT)}
+    asked_at = request.get(ASKED_AT)
+    times = {ASKED_AT: asked_at, "waited_s": None if asked_at is None else max(0.0, time.time() - asked_at)}
+    return dict.fromkeys(ANSWER.names) | {name: request[name] for name in KEY} | times
 
 
 def _clean(text: str) -> str:

@@ -32,7 +32,7 @@ class Talk(Protocol):
         """Take `records.ANSWER` rows as soon as they are there: what it has taken is never lost."""
 
     def kept(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return the answers to these requests that were taken before."""
+        """Return the answers to these requests that were taken in the life of another process."""
 
     def go_on(self, answers: pa.Table, pictures: Mapping[Place, bytes | None]) -> list[dict[str, Any]]:
         """Return the requests, rows of `records.REQUEST`, that all answers so far lead to; at most one a place."""
@@ -61,7 +61,8 @@ async def take_turns(
     Args:
         requests: rows of `records.REQUEST`, one a place.
         ask: the engine. It hands answers to ``talk.keep`` itself, since it may break off with some of them.
-        talk: what was kept of a batch that was in hand when an actor died is not asked again.
+        talk: what it has kept is not asked again. When an actor dies, Ray repeats whole tasks: batches that were in
+            hand, and others that had long been answered.
         ledger: outlives the actor.
 
     Returns:
@@ -75,7 +76,7 @@ async def take_turns(
     said: list[dict[str, Any]] = []
     open_now = [dict(request) for request in requests]
     while open_now:
-        known = await asyncio.to_thread(talk.kept, open_now) if again else []
+        known = await asyncio.to_thread(talk.kept, open_now)
         answered = {key_of(answer) for answer in known}
         left = [request | {ASKED_AT: time.time()} for request in open_now if key_of(request) not in answered]
         said += known + (await ask(left, again) if left else [])

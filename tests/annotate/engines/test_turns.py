@@ -18,7 +18,7 @@ class Questions:
     """Verify, then questions for even rows; a first answer "again" leads to a second attempt."""
 
     def __init__(self):
-        self.log = []
+        self.log, self.earlier = [], []
         self.pictures = None
 
     def keep(self, answers):
@@ -26,7 +26,10 @@ class Questions:
 
     def kept(self, requests):
         wanted = {key_of(one) for one in requests}
-        return [answer for answer in self.log if key_of(answer) in wanted]
+        return [answer for answer in self.earlier if key_of(answer) in wanted]
+
+    def next_life(self):
+        self.earlier = list(self.log)
 
     def go_on(self, answers, pictures):
         self.pictures = pictures
@@ -93,9 +96,19 @@ def test_an_answer_that_was_kept_is_never_asked_for_again(die_at):
     first = Engine(talk, die_at)
     with pytest.raises(SystemExit):
         talk_about(range(5), first, talk, ledger)
+    talk.next_life()
     second = Engine(talk)
     answers = talk_about(range(5), second, talk, ledger)
     assert all(in_hand for _, in_hand in second.turns)
     assert not set(first.asked) & set(second.asked)
     verified, asked = [(i, "verify", 1) for i in range(5)], [(i, "questions", 1) for i in (0, 2, 4)]
     assert sorted(keys(answers)) == sorted(keys(talk.log)) == sorted(verified + asked)
+
+
+def test_a_batch_that_had_been_finished_costs_nothing_when_its_task_is_repeated():
+    talk, ledger = Questions(), Attempts()
+    first = talk_about(range(5), Engine(talk), talk, ledger)
+    talk.next_life()
+    engine = Engine(talk)
+    assert talk_about(range(5), engine, talk, ledger) == first
+    assert not engine.asked

@@ -1,0 +1,88 @@
+"""Runs the annotation job as a process of its own and kills parts of it: see `kills`."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+from faults import kills
+
+from raylab.label.store import LabelStore
+
+TARGETS = {"driver": "", "actor": "ray::MapWorker(", "engine": "VLLM::EngineCore"}
+"""What is killed -> how its process's title begins."""
+
+
+def job(labels: str, kb: str, out: str, *more: str) -> list[str]:
+    """Return the command line that annotates a label store by the mini annotator."""
+    line = [sys.executable, "jobs/label.py", "--recipe", "rew_miniworld", "--source", labels, "--kb", kb, "--out", out]
+    return [*line, "--store.min-entity-images", "1", "--segment-rows", "64", "--annotator.batch-rows", "8", *more]
+
+
+def answers(out: str) -> int:
+    """Return how many answers lie in the folder of an unfinished run, and two for each row that is committed."""
+    kept = sum(rows_in(path) for path in Path(out, "answers").rglob("*.parquet"))
+    return kept + 2 * sum(rows_in(path) for path in Path(out, "labels").glob("*.parquet"))
+
+
+def rows_in(path: Path) -> int:
+    """Return the rows of a Parquet file; none where it went while it was looked at."""
+    try:
+        return pq.read_metadata(path).num_rows
+    except FileNotFoundError:
+        return 0
+
+
+def kill_at(process: psutil.Popen, out: str, target: str, least: int, rng: random.Random) -> bool:
+    """SIGKILL the target once there are so many answers; return False if the run was over before."""
+    deadline = time.monotonic() + 300
+    while answers(out) < least:
+        if process.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0, 0.3))
+    if target == "driver":
+        kills.kill_driver(process)
+        return True
+    victims = [child for child in process.children(recursive=True) if title(child).startswith(TARGETS[target])]
+    if not victims:
+        return False
+    rng.choice(sorted(victims, key=lambda child: child.pid)).kill()
+    return True
+
+
+def title(process: psutil.Process) -> str:
+    """Return a process's title; empty where it has gone."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def to_annotate(labels: str) -> set[str]:
+    """Return the ids of the rows that a run over a label store annotates."""
+    store = LabelStore(labels)
+    rejects = store.rejects().to_table(columns=["row_id", "reject_reason", "entity_id"]).to_pylist()
+    reasons = ("low_score", "low_margin", "rare_entity")
+    rescued = {row["row_id"] for row in rejects if row["reject_reason"] in reasons and row["entity_id"]}
+    return rescued | set(store.labels().to_table(columns=["row_id"])["row_id"].to_pylist())
+
+
+def annotated(out: str) -> Counter[str]:
+    """Return how often each row id was annotated in the result."""
+    store = LabelStore(out)
+    tables = [store.labels().to_table(["row_id", "annotation"]), store.rejects().to_table(["row_id", "annotation"])]
+    rows = [row for table in tables for row in table.to_pylist()]
+    return Counter(row["row_id"] for row in rows if row["annotation"])
+
+
+def all_rows(out: str) -> list[str]:
+    """Return all row ids of a label store, sorted."""
+    store = LabelStore(out)
+    parts = [part.to_table(["row_id"])["row_id"].to_pylist() for part in (store.labels(), store.rejects())]
+    return sorted(row for part in parts for row in part)
