@@ -3,9 +3,12 @@
     .venv/bin/python bench/annotation_speed.py [rows] [rounds]      # 1,200 rows, 3 interleaved rounds
 
 The job's generated tokens/s from its first request on (it reads, builds requests, writes answers meanwhile) against
-`vllm.LLM.chat` on the very same requests in the same order, its start and a warm-up left out. Asked: 0.9. Then the same
-requests once more in a shuffled order: prompt tokens that the prefix cache served, of all and of the summaries. Asked:
-half of the summary tokens.
+`vllm.LLM.chat` on the very same requests in the same order, its start and a warm-up left out. Asked: 0.9. The pictures
+lie in a Parquet file, so that nobody paints while the clock runs.
+
+Then the prefix cache, with the prompts of the recipe ``rew`` (what the mini model makes of them does not matter), and
+with room for little more than the rows in hand, as where there are more entities than memory: prompt tokens that the
+cache served, grouped by entity and shuffled, of all and of the summaries. Asked: half of the summary tokens.
 """
 
 from __future__ import annotations
@@ -31,19 +34,36 @@ import pyarrow.parquet as pq
 from raylab.annotate.engines import vllm_engine
 from raylab.annotate.plan import RewConfig
 from raylab.recipes import LABEL
+from raylab.sources import open_source
 from raylab.sources.base import SourceConfig
 
-ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"} | vllm_engine.environment(LABEL["rew_miniworld"]().annotator)
+ENGINE = LABEL["rew_miniworld"]().annotator
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | vllm_engine.environment(ENGINE)
+"""One thread, as Ray gives an actor with one CPU."""
+CROWDED = {"max_model_len": 2048, "max_num_seqs": 16, "num_gpu_blocks_override": 224}
+"""Sixteen rows at once: 10 blocks of 32 tokens each beside the 12 that all share; room for some five rows more."""
 
 
-def config_of(labels: str, kb: str, out: str) -> RewConfig:
+def save_pairs(path: str, rows: int) -> None:
+    """Paint a world and keep its pairs in a Parquet file."""
+    source = open_source(SourceConfig(uri=f"miniworld://?rows={rows}&seed=21"))
+    pairs = []
+    for shard in source.shards():
+        for chunk in source.read(shard):
+            told = chunk.select(["key", "caption", "image"]).to_pylist()
+            images = source.image_bytes([row["image"] for row in told])
+            pairs += [row | {"image": image} for row, image in zip(told, images)]
+    pq.write_table(pa.Table.from_pylist(pairs), path, row_group_size=500)
+
+
+def config_of(labels: str, kb: str, out: str, prompt: str) -> RewConfig:
     """Return the run: call 1 alone, so that both sides have the same requests."""
     config = LABEL["rew_miniworld"]()
-    prompts = replace(config.prompts, questions="")
+    prompts = replace(config.prompts, first=prompt, questions="")
     return replace(config, source=SourceConfig(uri=labels), kb=kb, out=out, prompts=prompts)
 
 
-def save_requests(labels: str, kb: str, folder: str) -> str:
+def save_requests(labels: str, kb: str, folder: str, prompt: str) -> str:
     """Build the run's requests and keep them in a file."""
     from raylab.annotate.desk import Desk
     from raylab.annotate.run import candidates_of, group, needed
@@ -51,14 +71,14 @@ def save_requests(labels: str, kb: str, folder: str) -> str:
     from raylab.session import session
     from raylab.storage import Folder
 
-    config = config_of(labels, kb, f"{folder}/requests")
+    config = config_of(labels, kb, f"{folder}/{prompt}", prompt)
     out = Folder(config.out)
     with session(*needed(config)):
         config, found = candidates_of(config, Catalog.open(kb).info.fingerprint)
         segments = group(config, found, out)
     desk = Desk(config, out)
     tables = [table for segment in range(segments) for table in desk.requests(segment, ("first",))]
-    pq.write_table(pa.concat_tables(tables), path := f"{folder}/requests.parquet")
+    pq.write_table(pa.concat_tables(tables), path := f"{config.out}/requests.parquet")
     return path
 
 
@@ -77,25 +97,24 @@ def job(labels: str, kb: str, out: str) -> dict[str, Any]:
     return {"tokens_per_s": rate, "whole_s": time.perf_counter() - started} | figures
 
 
-def chat(requests: str, shuffled: bool) -> dict[str, Any]:
-    """Ask the same by `vllm.LLM.chat` in a process of its own."""
-    line = [sys.executable, __file__, "peer", requests, str(int(shuffled))]
+def chat(requests: str, *, shuffled: bool = False, **arguments: Any) -> dict[str, Any]:
+    """Ask the same by `vllm.LLM.chat` in a process of its own, with more engine arguments."""
+    line = [sys.executable, __file__, "peer", requests, str(int(shuffled)), json.dumps(arguments)]
     done = subprocess.run(line, env=ENVIRONMENT, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-4000:])
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def peer(requests: str, shuffled: bool) -> None:
+def peer(requests: str, shuffled: bool, more: dict[str, Any]) -> None:
     """Be that process."""
     import vllm
     from PIL import Image
 
     from raylab.assets import locate
 
-    engine = LABEL["rew_miniworld"]().annotator
-    arguments = vllm_engine.finish(vllm_engine.arguments(engine, vllm_engine.check(engine)))
-    llm = vllm.LLM(model=locate(engine.model), **arguments)
+    arguments = vllm_engine.finish(vllm_engine.arguments(ENGINE, vllm_engine.check(ENGINE)))
+    llm = vllm.LLM(model=locate(ENGINE.model), **arguments | more)
     rows = pq.read_table(requests).to_pylist()
     if shuffled:
         random.Random(0).shuffle(rows)
@@ -117,8 +136,10 @@ def peer(requests: str, shuffled: bool) -> None:
     outputs = llm.chat([talk(row) for row in rows], [sampling(row) for row in rows], use_tqdm=False)
     seconds = time.perf_counter() - started
     tokenizer = llm.get_tokenizer()
-    shared = [len(tokenizer(row["before"]).input_ids) for row in rows]
+    summaries = [len(tokenizer(row["before"]).input_ids) for row in rows]
     served = [output.num_cached_tokens or 0 for output in outputs]
+    same = in_all([list(output.prompt_token_ids) for output in outputs])
+    of_summaries = [min(max(0, one - same), most) for one, most in zip(served, summaries)]
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
     figures = {
         "requests": len(rows),
@@ -127,29 +148,37 @@ def peer(requests: str, shuffled: bool) -> None:
         "answer_tokens": tokens,
         "prompt_tokens": sum(len(output.prompt_token_ids) for output in outputs),
         "cached_tokens": sum(served),
-        "summary_tokens": sum(shared),
-        "cached_summary_tokens": sum(min(one, most) for one, most in zip(served, shared)),
+        "same_in_all": same,
+        "summary_tokens": sum(summaries),
+        "cached_summary_tokens": sum(of_summaries),
     }
     print(json.dumps(figures))
+
+
+def in_all(prompts: list[list[int]]) -> int:
+    """Return how many tokens all prompts begin with."""
+    first, last = min(prompts), max(prompts)
+    return next((i for i, (one, other) in enumerate(zip(first, last)) if one != other), len(first))
 
 
 def main(rows: int = 1200, rounds: int = 3) -> None:
     """Measure in turn and print the JSON last."""
     with tempfile.TemporaryDirectory() as folder:
-        kb, labels = f"{folder}/kb", f"{folder}/labels"
+        kb, labels, pairs = f"{folder}/kb", f"{folder}/labels", f"{folder}/pairs.parquet"
+        save_pairs(pairs, rows)
         build = ["jobs/build_kb.py", "--catalogues", "miniworld://", "--out", kb]
-        label = ["jobs/label.py", "--recipe", "miniworld", "--source", f"miniworld://?rows={rows}&seed=21", "--kb", kb]
+        label = ["jobs/label.py", "--recipe", "miniworld", "--source", pairs, "--kb", kb]
         for line in (build, [*label, "--out", labels]):
             subprocess.run([sys.executable, *line], check=True, capture_output=True)
-        requests = save_requests(labels, kb, folder)
+        requests = save_requests(labels, kb, folder, LABEL["rew_miniworld"]().prompts.first)
+        long = save_requests(labels, kb, folder, LABEL["rew"]().prompts.first)
         found = []
         for i in range(rounds):
-            one = {"chat": chat(requests, False), "job": job(labels, kb, f"{folder}/run{i}")}
+            one = {"chat": chat(requests), "job": job(labels, kb, f"{folder}/run{i}")}
             one["ratio"] = one["job"]["tokens_per_s"] / one["chat"]["tokens_per_s"]
             found.append(one)
             print(json.dumps(one), file=sys.stderr)
-        shuffled = chat(requests, True)
-    grouped = found[0]["chat"]
+        grouped, shuffled = (chat(long, shuffled=one, **CROWDED) for one in (False, True))
     result = {
         "ratio": median(one["ratio"] for one in found),
         "asked": 0.9,
@@ -158,6 +187,7 @@ def main(rows: int = 1200, rounds: int = 3) -> None:
         "prompt_tokens_cached_grouped": grouped["cached_tokens"] / grouped["prompt_tokens"],
         "prompt_tokens_cached_shuffled": shuffled["cached_tokens"] / shuffled["prompt_tokens"],
         "rows": rows,
+        "grouped": grouped,
         "shuffled": shuffled,
         "rounds": found,
         "cpus": os.cpu_count(),
@@ -169,6 +199,6 @@ def main(rows: int = 1200, rounds: int = 3) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["peer"]:
-        peer(sys.argv[2], bool(int(sys.argv[3])))
+        peer(sys.argv[2], bool(int(sys.argv[3])), json.loads(sys.argv[4]))
     else:
         main(*map(int, sys.argv[1:]))

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from raylab.annotate import candidates
@@ -216,9 +217,10 @@ _SUMMED = ("prompt_tokens", "answer_tokens", "waited_s")
 
 
 def _count(answers: pa.Table) -> pa.Table:
-    """Say how many answers each call got, their tokens, when the first was asked for: the driver needs no words."""
-    sums = [(name, "sum") for name in _SUMMED]
-    return answers.group_by("call").aggregate([("call", "count"), ("asked_at", "min"), *sums])
+    """Say how many answers each call got, their tokens, from when to when: the driver needs no words."""
+    answers = answers.append_column("answered_at", pc.add(answers["asked_at"], answers["waited_s"]))
+    times, sums = [("asked_at", "min"), ("answered_at", "max")], [(name, "sum") for name in _SUMMED]
+    return answers.group_by("call").aggregate([("call", "count"), *times, *sums])
 
 
 class _Tally:
@@ -228,12 +230,13 @@ class _Tally:
         self._rows = rows
         self._calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._began = self._said = time.time()
-        self._first = math.inf
+        self._first, self._last = math.inf, 0.0
 
     def add(self, counted: pa.Table) -> None:
         now = time.time()
         for row in counted.to_pylist():
             self._first = min(self._first, row["asked_at_min"])
+            self._last = max(self._last, row["answered_at_max"])
             sums = {name: row[f"{name}_sum"] or 0 for name in _SUMMED}
             self._calls[row["call"]].update({"answers": row["call_count"]} | sums)
         if now - self._said > label_run.SECONDS_BETWEEN_LINES:
@@ -242,13 +245,12 @@ class _Tally:
             logger.info("%d answers about %d rows", answers, self._rows)
 
     def figures(self, parts: Sequence[str], model: str) -> dict[str, Any]:
-        """Return counts, the seconds until the first question was asked and from then on, and each call's part.
+        """Return counts, the seconds until the first question was asked and then until the last answer, by call.
 
         The engine has requests of several calls in hand at once: its time is shared out by how long they took.
         """
-        now = time.time()
-        first = min(max(self._first, self._began), now)  # it is another host's clock
-        work = now - first
+        work = max(0.0, self._last - self._first)
+        start = max(0.0, min(self._first, time.time()) - self._began)  # it is another host's clock
         waited = sum(call["waited_s"] for call in self._calls.values()) or 1.0
         calls = {
             name: {"answers": call["answers"], "seconds": round(work * call["waited_s"] / waited, 3)}
@@ -258,5 +260,5 @@ class _Tally:
             name: sum(call[name] for call in self._calls.values())
             for name in ("answers", "prompt_tokens", "answer_tokens")
         }
-        seconds = {"start_s": round(first - self._began, 2), "work_s": round(work, 2)}
+        seconds = {"start_s": round(start, 2), "work_s": round(work, 2)}
         return {"parts": list(parts), "model": model, **sums, **seconds, "calls": calls}

@@ -14,9 +14,11 @@ MINIWORLD_ANNOTATOR = "package://raylab.sources.miniworld/assets/annotator"
 SMALL_ENGINE = {
     "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
     "block_size": 32,
+    "max_num_seqs": 256,
+    "max_num_batched_tokens": 4096,
 }
-"""For a model of a few megabytes: it lives in the engine's core process, and not in one more that has to import
-everything again; and blocks of the prefix cache are shorter than its prompts, as the CPU build's own are not."""
+"""For a model of a few megabytes on a CPU: it lives in the engine's core process, not in one more that has to import
+everything again; blocks of the prefix cache are as short as the CPU build can have them; many rows in one step."""
 
 
 def rew() -> RewConfig:
@@ -65,6 +67,7 @@ def rew_miniworld() -> RewConfig:
             context_tokens=384,
             image_tokens=16,
             pixels_per_token=1024,
+            concurrent_batches=12,
             extra=json.dumps(SMALL_ENGINE),
         ),
         prompts=PromptsConfig(first="verify/mini-1", questions="questions/mini-1"),

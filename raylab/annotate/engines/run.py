@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from raylab.annotate.engines import replies, vllm_engine
@@ -18,11 +20,12 @@ from raylab.annotate.plan import EngineConfig
 from raylab.annotate.records import ANSWER
 from raylab.errors import RaylabError
 from raylab.label.isolate import Ledger
+from raylab.streams import READ_CPUS
 
 SENDER_CPUS = 0.25
 """A process that sends requests waits most of the time."""
 ROW_CPUS = 0.1
-"""The tasks around vLLM's stage copy rows and do nothing else."""
+"""The tasks behind vLLM's stage copy rows and do nothing else."""
 
 
 def answer(
@@ -56,7 +59,7 @@ def needed(engine: EngineConfig) -> tuple[float, float]:
     if engine.is_address:
         return engine.min_actors * SENDER_CPUS, 0.0
     shares = engine.tensor_parallel
-    cpus = 2 * ROW_CPUS + engine.min_actors * shares * engine.num_cpus
+    cpus = ROW_CPUS + engine.min_actors * shares * engine.num_cpus
     return cpus, engine.min_actors * shares * engine.num_gpus
 
 
@@ -103,7 +106,13 @@ def _by_vllm(requests: ray.data.Dataset, watch: Watch) -> ray.data.Dataset:
     _refill(stage.fn_constructor_kwargs, constructor | {"watch": watch})
     # One restart more than there may be: it starts no engine, it says why the run ends.
     _refill(stage.map_batches_kwargs, options | {"max_restarts": engine.max_restarts + 1})
-    return processor(requests).map_batches(_unpacked, batch_size=None, batch_format="pyarrow", num_cpus=ROW_CPUS)
+    # Its own maps around the stage go row by row, each in tasks of their own; these go with the tasks that are there.
+    processor.preprocess = processor.postprocess = None
+    handed_in = requests.map_batches(
+        partial(_handed_in, processor.DATA_COLUMN), batch_size=None, batch_format="pyarrow", num_cpus=READ_CPUS
+    )
+    unpacked = partial(_unpacked, processor.DATA_COLUMN)
+    return processor(handed_in).map_batches(unpacked, batch_size=None, batch_format="pyarrow", num_cpus=ROW_CPUS)
 
 
 def _processor(engine: EngineConfig, arguments: dict[str, Any]) -> Any:
@@ -133,26 +142,19 @@ def _processor(engine: EngineConfig, arguments: dict[str, Any]) -> Any:
         detokenize_stage=False,
         prepare_multimodal_stage=False,
     )
-    return build_processor(
-        config,
-        preprocess=_handed_in,
-        postprocess=_handed_out,
-        preprocess_map_kwargs={"num_cpus": ROW_CPUS},
-        postprocess_map_kwargs={"num_cpus": ROW_CPUS},
-    )
+    return build_processor(config)
 
 
-def _handed_in(request: dict[str, Any]) -> dict[str, Any]:
-    """Add the column that the stage insists on (`guard` fills it), and keep columns of one type without nulls."""
-    return {"sampling_params": {"n": 1}, "image": request["image"] or b""}
+def _handed_in(data_column: str, requests: pa.Table) -> pa.Table:
+    """Put requests into the one column that the stage reads, with what it insists on: `guard` fills that in."""
+    insisted_on = pa.array([{"n": 1}] * len(requests), pa.struct([("n", pa.int64())]))
+    rows = requests.append_column("sampling_params", insisted_on).combine_chunks().to_struct_array()
+    return pa.table({data_column: rows})
 
 
-def _handed_out(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {ANSWER_COLUMN: row[ANSWER_COLUMN]}
-
-
-def _unpacked(batch: pa.Table) -> pa.Table:
-    return replies.unpack(batch[ANSWER_COLUMN].to_pylist() if batch.num_rows else [])
+def _unpacked(data_column: str, answered: pa.Table) -> pa.Table:
+    packed = pc.struct_field(answered[data_column], ANSWER_COLUMN).to_pylist() if answered.num_rows else []
+    return replies.unpack(packed)
 
 
 def _refill(target: dict[str, Any], content: Mapping[str, Any]) -> None:

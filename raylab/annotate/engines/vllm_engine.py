@@ -31,7 +31,7 @@ HANDED_ON = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Set for the engine's process where it is set for this one."""
 
 SECONDS_BETWEEN_LOOKS = 1.0
-"""How often a waiting request looks whether its engine lives."""
+"""How often somebody looks whether the engine lives, while requests wait for it."""
 
 TAKES_MAX_PIXELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 """Model families whose processor is told the largest picture: vLLM then reserves no memory for larger ones."""
@@ -81,12 +81,19 @@ def finish(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sampling(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sampling parameters of a request. ``logprobs`` 0: of the tokens that were drawn, of no others."""
+    """Return the sampling parameters of a request.
+
+    ``logprobs`` 0: of the tokens that were drawn, of no others. And one output at the end: by default vLLM makes one of
+    everything so far at each token.
+    """
+    from vllm.sampling_params import RequestOutputKind
+
     return {
         "max_tokens": request["max_tokens"],
         "temperature": request["temperature"],
         "seed": request["seed"],
         "logprobs": 0,
+        "output_kind": RequestOutputKind.FINAL_ONLY,
         "structured_outputs": {"json": request["schema"]},
     }
 
@@ -99,18 +106,25 @@ def context_tokens(stage: Any) -> int:
 def watch(stage: Any) -> None:
     """Let a stage whose engine runs notice the engine's death, and say why a request failed.
 
-    An engine that is killed while it idles leaves requests waiting without end, so each one looks up now and then.
+    An engine that is killed while it idles leaves requests waiting without end, so somebody looks up now and then.
     Whatever a dead engine raises is its death, and no request's fault. An error of vLLM's without words gets those of
     its cause.
     """
     ask, engine = stage.llm.generate_async, stage.llm.engine
 
+    async def look() -> None:
+        while not engine.errored:
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+    looking: list[asyncio.Task[None]] = []  # one for all requests, begun with the first
+
     async def generate_async(row: dict[str, Any]) -> Any:
         asking = asyncio.ensure_future(ask(row))
-        while not (await asyncio.wait({asking}, timeout=SECONDS_BETWEEN_LOOKS))[0]:
-            if engine.errored:
-                asking.cancel()
-                raise engine.dead_error
+        looking[:] = looking or [asyncio.create_task(look())]
+        await asyncio.wait({asking, *looking}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            asking.cancel()
+            raise engine.dead_error
         error = asking.exception()
         if error is None:
             return asking.result()
