@@ -21,7 +21,7 @@ from raylab.label.plan import LabelConfig
 from raylab.recipes import LABEL
 
 ROOMS = {LabelConfig: ("label", "run"), RewConfig: ("annotate", "run"), AblationConfig: ("annotate", "ablation")}
-"""Which module of which room runs a config; each room has an `estimate` for dry runs."""
+"""Which module of which room runs a config; each room has an `estimate`, a module may have a `table`."""
 
 
 def main(args: list[str]) -> int:
@@ -36,11 +36,12 @@ def main(args: list[str]) -> int:
             return 0
         from raylab.label.summary import headline, table
 
-        summary = import_module(f"raylab.{room}.{runner}").run(config)
+        module = import_module(f"raylab.{room}.{runner}")
+        summary = module.run(config)
     except RaylabError as error:
         print(f"label: {error}", file=sys.stderr)
         return 2
-    print(table(summary))
+    print(getattr(module, "table", table)(summary))
     print(json.dumps(headline(summary)))
     return 0
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 
 import ray
 from ray.exceptions import RayError
@@ -61,12 +62,22 @@ def session(cpus: float, gpus: float = 0.0, worker_logs: bool = True) -> Iterato
             _system_config=OWN_RAY,
         )
     with ThreadPoolExecutor(1) as aside:
-        leave = cache(lambda: aside.submit(ray.shutdown))
+        leave = cache(partial(_let_go, aside))
         try:
             _check_resources(cpus, gpus)
             yield leave
         finally:
             leave().result()
+
+
+def _let_go(aside: ThreadPoolExecutor) -> Future[None]:
+    """Shut Ray down in another thread.
+
+    Ray Data leaves references to its objects in cycles. If they were freed while Ray goes, or after it, Ray would end
+    this process: they are freed before.
+    """
+    gc.collect()
+    return aside.submit(ray.shutdown)
 
 
 def _check_resources(cpus: float, gpus: float) -> None:

@@ -139,8 +139,8 @@ def _top(folder: Folder) -> list[list[Any]]:
 
 
 def headline(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return what a job's last line of standard output holds."""
-    names = ("rows_in", "labelled", "rejected", "failed", "seconds", "out", "truth")
+    """Return what a job's last line of standard output holds; of an ablation also its targets."""
+    names = ("rows_in", "labelled", "rejected", "failed", "seconds", "out", "truth", "targets")
     return {name: summary[name] for name in names if name in summary}
 
 

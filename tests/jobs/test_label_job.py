@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raylab.label.store import LabelStore
+from raylab.sources import open_source
+from raylab.sources.base import SourceConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,3 +107,16 @@ def test_wrong_model_names_end_the_job_with_the_way_out(kb, tmp_path):
     done = start("label", *line, "--mentions.spacy", "en_core_web_xyz")
     assert done.returncode == 2
     assert "en_core_web_xyz" in done.stderr.splitlines()[-1]
+
+
+def test_a_table_of_one_segment_ends_as_well_as_it_began(kb, tmp_path):
+    """Ray goes while the report is made: what Ray Data left behind must not pull the process down with it."""
+    source = open_source(SourceConfig(uri="miniworld://?rows=120&seed=12"))
+    rows = [row for shard in source.shards() for chunk in source.read(shard) for row in chunk.to_pylist()]
+    images = source.image_bytes([row["image"] for row in rows])
+    pairs = [{"image": image, "caption": row["caption"], "key": row["key"]} for row, image in zip(rows, images)]
+    pq.write_table(pa.Table.from_pylist(pairs), tmp_path / "pairs.parquet")
+    line = ["--recipe", "miniworld", "--source", tmp_path / "pairs.parquet", "--kb", kb, "--out", tmp_path / "out"]
+    done = start("label", *line)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["rows_in"] == 120
