@@ -40,7 +40,7 @@ from raylab.sources.base import SourceConfig
 ENGINE = LABEL["rew_miniworld"]().annotator
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | vllm_engine.environment(ENGINE)
 """One thread, as Ray gives an actor with one CPU."""
-CROWDED = {"max_model_len": 2048, "max_num_seqs": 16, "num_gpu_blocks_override": 224}
+CROWDED = {"max_model_len": 1024, "max_num_seqs": 16, "num_gpu_blocks_override": 224}
 """Sixteen rows at once: 10 blocks of 32 tokens each beside the 12 that all share; room for some five rows more."""
 
 

@@ -105,10 +105,12 @@ class DeskTalk:
         given = [_opened(self.desk, request[SEGMENT])[1].get(request[ROW], []) for request in requests]
         return [answer for answers in given for answer in answers if key_of(answer) in wanted]
 
-    def go_on(self, answers: pa.Table, pictures: Mapping[tuple[int, int], bytes | None]) -> list[dict[str, Any]]:
+    def go_on(
+        self, answers: Sequence[Mapping[str, Any]], pictures: Mapping[tuple[int, int], bytes | None]
+    ) -> list[dict[str, Any]]:
         """See `turns.Talk`."""
-        by_segment: dict[int, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-        for answer in answers.to_pylist():
+        by_segment: dict[int, dict[int, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+        for answer in answers:
             by_segment[answer[SEGMENT]][answer[ROW]].append(answer)
         requests = [self._go_on(segment, by_row, pictures) for segment, by_row in by_segment.items()]
         return [request for one in requests for request in one.to_pylist()]
@@ -116,7 +118,7 @@ class DeskTalk:
     def _go_on(
         self,
         segment: int,
-        said: Mapping[int, list[dict[str, Any]]],
+        said: Mapping[int, Sequence[Mapping[str, Any]]],
         pictures: Mapping[tuple[int, int], bytes | None],
     ) -> pa.Table:
         rows, earlier = _opened(self.desk, segment)
@@ -128,7 +130,7 @@ class DeskTalk:
         return self.desk.build(segment, rows, asking, known)
 
 
-def _together(earlier: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _together(earlier: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return a row's answers of earlier runs and rounds and those that it has just got."""
     by_key = {key_of(answer): answer for answer in (*now, *earlier)}
     return sorted(by_key.values(), key=lambda answer: answer["attempt"])

@@ -177,13 +177,13 @@ class Guard:
         ids, prompt_tokens = list(row["generated_tokens"]), row["num_input_tokens"]
         stopped = bool(ids) and ids[-1] in self._template.stop_tokens
         room = min(request["max_tokens"], self._context - prompt_tokens)
-        told = [of[token] for token, of in zip(ids, row["logprobs"] or [], strict=False)]
+        told = row["logprobs"]
         if stopped:
             told = told[: len(ids) - 1]  # the mark of the end is no part of the text
         return {
             "finish": "length" if len(ids) >= room and not stopped else "stop",
-            "tokens": [token["decoded_token"] or "" for token in told],
-            "logprobs": [token["logprob"] for token in told],
+            "tokens": [token for token, _ in told],
+            "logprobs": [logprob for _, logprob in told],
             "prompt_tokens": prompt_tokens,
             "answer_tokens": len(ids),
         }

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from raylab.annotate.engines.replies import ASKED_AT, table
+from raylab.annotate.engines.replies import ASKED_AT
 from raylab.annotate.records import ROW, SEGMENT, key_of
 from raylab.label.isolate import Ledger
 
@@ -34,7 +34,9 @@ class Talk(Protocol):
     def kept(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the answers to these requests that were taken in the life of another process."""
 
-    def go_on(self, answers: pa.Table, pictures: Mapping[Place, bytes | None]) -> list[dict[str, Any]]:
+    def go_on(
+        self, answers: Sequence[Mapping[str, Any]], pictures: Mapping[Place, bytes | None]
+    ) -> list[dict[str, Any]]:
         """Return the requests, rows of `records.REQUEST`, that all answers so far lead to; at most one a place."""
 
 
@@ -48,7 +50,9 @@ class OneTurn:
         """See `Talk`."""
         return []
 
-    def go_on(self, answers: pa.Table, pictures: Mapping[Place, bytes | None]) -> list[dict[str, Any]]:
+    def go_on(
+        self, answers: Sequence[Mapping[str, Any]], pictures: Mapping[Place, bytes | None]
+    ) -> list[dict[str, Any]]:
         """See `Talk`."""
         return []
 
@@ -80,7 +84,7 @@ async def take_turns(
         answered = {key_of(answer) for answer in known}
         left = [request | {ASKED_AT: time.time()} for request in open_now if key_of(request) not in answered]
         said += known + (await ask(left, again) if left else [])
-        open_now = await asyncio.to_thread(talk.go_on, table(said), pictures)
+        open_now = await asyncio.to_thread(talk.go_on, said, pictures)
     await asyncio.to_thread(ledger.end, key)
     return said
 

@@ -104,13 +104,19 @@ def context_tokens(stage: Any) -> int:
 
 
 def watch(stage: Any) -> None:
-    """Let a stage whose engine runs notice the engine's death, and say why a request failed.
+    """Let a stage whose engine runs notice the engine's death, say why a request failed, and tell no more than is read.
 
     An engine that is killed while it idles leaves requests waiting without end, so somebody looks up now and then.
     Whatever a dead engine raises is its death, and no request's fault. An error of vLLM's without words gets those of
-    its cause.
+    its cause. The stage's own way from vLLM's output to a row validates each field of it several times over.
     """
-    ask, engine = stage.llm.generate_async, stage.llm.engine
+    llm, engine = stage.llm, stage.llm.engine
+
+    async def ask(row: dict[str, Any]) -> tuple[Any, dict[str, Any], float]:
+        request = await llm._prepare_llm_request(row)
+        async with llm.semaphore:
+            output = await llm._generate_async(request)
+        return request, heard(output), 0.0
 
     async def look() -> None:
         while not engine.errored:
@@ -137,6 +143,18 @@ def watch(stage: Any) -> None:
         raise RuntimeError(f"{type(cause).__name__}: {cause}{deeper}") from error
 
     stage.llm.generate_async = generate_async
+
+
+def heard(output: Any) -> dict[str, Any]:
+    """Return what is read of a ``vllm.RequestOutput``; of each token its text and log probability."""
+    said = output.outputs[0]
+    drawn = [of[token] for token, of in zip(said.token_ids, said.logprobs or [], strict=False)]
+    return {
+        "generated_text": said.text,
+        "generated_tokens": list(said.token_ids),
+        "logprobs": [(one.decoded_token or "", one.logprob) for one in drawn],
+        "num_input_tokens": len(output.prompt_token_ids),
+    }
 
 
 def check(engine: EngineConfig) -> dict[str, Any]:

@@ -50,7 +50,7 @@ OUTPUT = {
     "generated_text": "ab",
     "generated_tokens": [5, 6, 2],
     "num_input_tokens": 7,
-    "logprobs": [{id_: {"decoded_token": token, "logprob": -1.0}} for id_, token in ((5, "a"), (6, "b"), (2, "</s>"))],
+    "logprobs": [("a", -1.0), ("b", -1.0), ("</s>", -1.0)],
 }
 
 

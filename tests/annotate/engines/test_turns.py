@@ -33,7 +33,7 @@ class Questions:
 
     def go_on(self, answers, pictures):
         self.pictures = pictures
-        last = {(answer["_segment"], answer["_row"]): answer for answer in answers.to_pylist()}
+        last = {(answer["_segment"], answer["_row"]): answer for answer in answers}
         return [asked for answer in last.values() for asked in self._next(answer)]
 
     def _next(self, answer):

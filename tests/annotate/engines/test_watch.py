@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 
 import pytest
 
 from raylab.annotate.engines import vllm_engine
+
+LOGPROB = SimpleNamespace(decoded_token="x", logprob=-0.5)
 
 
 class Dead(Exception):
@@ -19,11 +22,23 @@ def often(monkeypatch):
     monkeypatch.setattr(vllm_engine, "SECONDS_BETWEEN_LOOKS", 0.02)
 
 
-def watched(ask):
+OUTPUT = SimpleNamespace(
+    prompt_token_ids=[1, 2, 3],
+    outputs=[SimpleNamespace(text="ab", token_ids=(5, 6), logprobs=[{5: LOGPROB}, {6: LOGPROB, 7: None}])],
+)
+
+
+def watched(generate):
     engine = SimpleNamespace(errored=False, dead_error=Dead("dead"))
-    stage = SimpleNamespace(llm=SimpleNamespace(generate_async=ask, engine=engine))
-    vllm_engine.watch(stage)
-    return stage.llm.generate_async, engine
+
+    async def prepare(row):
+        return row
+
+    llm = SimpleNamespace(
+        _prepare_llm_request=prepare, _generate_async=generate, semaphore=contextlib.nullcontext(), engine=engine
+    )
+    vllm_engine.watch(SimpleNamespace(llm=llm))
+    return llm.generate_async, engine
 
 
 async def hang(row):
@@ -33,10 +48,17 @@ async def hang(row):
 def test_a_slow_answer_is_waited_for():
     async def slow(row):
         await asyncio.sleep(0.1)
-        return row
+        return OUTPUT
 
     ask, _ = watched(slow)
-    assert asyncio.run(ask({"a": 1})) == {"a": 1}
+    request, told, _ = asyncio.run(ask({"a": 1}))
+    assert request == {"a": 1}
+    assert told == {
+        "generated_text": "ab",
+        "generated_tokens": [5, 6],
+        "logprobs": [("x", -0.5), ("x", -0.5)],
+        "num_input_tokens": 3,
+    }
 
 
 def test_a_request_that_waits_for_a_dead_engine_ends():
