@@ -120,6 +120,8 @@ def _processor(engine: EngineConfig, arguments: dict[str, Any]) -> Any:
 
     Each would be one more pool of processes; the engine's own process does their work in threads (`guard`).
     """
+    environment = vllm_engine.environment(engine)
+    os.environ.update(environment)  # this process imports vLLM too, which logs, and counts its users, if nobody objects
     try:
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     except ImportError as error:
@@ -130,7 +132,7 @@ def _processor(engine: EngineConfig, arguments: dict[str, Any]) -> Any:
     config = vLLMEngineProcessorConfig(
         model_source=locate(engine.model),
         engine_kwargs=arguments,
-        runtime_env={"env_vars": vllm_engine.environment(engine)},
+        runtime_env={"env_vars": environment},
         batch_size=engine.batch_rows,
         max_concurrent_batches=engine.concurrent_batches,
         concurrency=(engine.min_actors, engine.max_actors),
