@@ -8,7 +8,8 @@ lie in a Parquet file, so that nobody paints while the clock runs.
 
 Then the prefix cache, with the prompts of the recipe ``rew`` (what the mini model makes of them does not matter), and
 with room for little more than the rows in hand, as where there are more entities than memory: prompt tokens that the
-cache served, grouped by entity and shuffled, of all and of the summaries. Asked: half of the summary tokens.
+cache served, grouped by entity and shuffled, of all and of the summaries; with the mini-world's definitions (some 40
+tokens) and with such as long as Wikipedia's. Asked: half of the summary tokens.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ from raylab.sources.base import SourceConfig
 ENGINE = LABEL["rew_miniworld"]().annotator
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | vllm_engine.environment(ENGINE)
 """One thread, as Ray gives an actor with one CPU."""
-CROWDED = {"max_model_len": 1024, "max_num_seqs": 16, "num_gpu_blocks_override": 160}
-"""Sixteen rows at once: some 6 blocks of 32 tokens each beside the 12 that all share; room for some eight rows more."""
+CROWDED = {"max_model_len": 1024, "max_num_seqs": 16}
+BLOCKS = {"short": 160, "long": 320}
+"""Blocks of 32 tokens: some 6 (with long definitions 13) for each of sixteen rows beside the 13 that all share, and
+room for some eight rows more."""
 
 
 def save_pairs(path: str, rows: int) -> None:
@@ -80,6 +83,30 @@ def save_requests(labels: str, kb: str, folder: str, prompt: str) -> str:
     tables = [table for segment in range(segments) for table in desk.requests(segment, ("first",))]
     pq.write_table(pa.concat_tables(tables), path := f"{config.out}/requests.parquet")
     return path
+
+
+def lengthen(requests: str) -> str:
+    """Repeat each definition to some 300 tokens, as many as ``rew`` tells of an article, in another file."""
+    rows = pq.read_table(requests)
+    end = "\nDoes the image"
+    texts = [text.partition(end)[0] for text in rows["before"].to_pylist()]
+    told = [((text + " ") * 50)[:600] + end + " show the candidate?" for text in texts]
+    rows = rows.set_column(rows.column_names.index("before"), rows.schema.field("before"), pa.array(told))
+    pq.write_table(rows, path := requests.replace(".parquet", "-long.parquet"))
+    return path
+
+
+def cache_figures(requests: str, blocks: int) -> dict[str, Any]:
+    """Return what the prefix cache served, grouped and shuffled."""
+    found = {}
+    for order in ("grouped", "shuffled"):
+        one = chat(requests, shuffled=order == "shuffled", most_tokens=24, num_gpu_blocks_override=blocks, **CROWDED)
+        shares = {
+            "of_summaries": one["cached_summary_tokens"] / one["summary_tokens"],
+            "of_all": one["cached_tokens"] / one["prompt_tokens"],
+        }
+        found[order] = shares | one
+    return found
 
 
 def job(labels: str, kb: str, out: str) -> dict[str, Any]:
@@ -180,17 +207,12 @@ def main(rows: int = 1200, rounds: int = 3) -> None:
             one["ratio"] = one["job"]["tokens_per_s"] / one["chat"]["tokens_per_s"]
             found.append(one)
             print(json.dumps(one), file=sys.stderr)
-        grouped, shuffled = (chat(long, shuffled=one, most_tokens=24, **CROWDED) for one in (False, True))
+        cache = {"short": cache_figures(long, BLOCKS["short"]), "long": cache_figures(lengthen(long), BLOCKS["long"])}
     result = {
         "ratio": median(one["ratio"] for one in found),
         "asked": 0.9,
-        "summary_tokens_cached_grouped": grouped["cached_summary_tokens"] / grouped["summary_tokens"],
-        "summary_tokens_cached_shuffled": shuffled["cached_summary_tokens"] / shuffled["summary_tokens"],
-        "prompt_tokens_cached_grouped": grouped["cached_tokens"] / grouped["prompt_tokens"],
-        "prompt_tokens_cached_shuffled": shuffled["cached_tokens"] / shuffled["prompt_tokens"],
+        "prefix_cache": cache,
         "rows": rows,
-        "grouped": grouped,
-        "shuffled": shuffled,
         "rounds": found,
         "cpus": os.cpu_count(),
         "machine": platform.machine(),

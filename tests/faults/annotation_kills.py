@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 import time
@@ -28,6 +29,17 @@ def answers(out: str) -> int:
     """Return how many answers lie in the folder of an unfinished run, and two for each row that is committed."""
     kept = sum(rows_in(path) for path in Path(out, "answers").rglob("*.parquet"))
     return kept + 2 * sum(rows_in(path) for path in Path(out, "labels").glob("*.parquet"))
+
+
+def verified(out: str) -> set[str]:
+    """Return the rows, by the number in their caption (``row 12 yes``), whose first answer is kept by now."""
+    segments = json.loads(Path(out, "GROUPED.json").read_text())["segments"]
+    found = set()
+    for path in Path(out, "answers").rglob("*.parquet"):
+        captions = pq.read_table(Path(out, segments[int(path.parent.name)]), columns=["caption"])["caption"]
+        answers = pq.read_table(path, columns=["_row", "call"], partitioning=None).to_pylist()
+        found |= {captions[one["_row"]].as_py().split()[1] for one in answers if one["call"] == "verify"}
+    return found
 
 
 def rows_in(path: Path) -> int:
