@@ -126,13 +126,11 @@ class Guard:
     async def _alone(self, request: dict[str, Any]) -> dict[str, Any]:
         key = f"request/{key_of(request)}"
         async with self._gate.exclusive():
-            deaths = await asyncio.to_thread(self._ledger.begin, key)
-            if deaths >= CRASHES_TO_CONDEMN:  # never ended: the verdict stands
-                detail = f"the engine died {CRASHES_TO_CONDEMN} times with this request alone in hand"
-                return refused(request, Problem.ENGINE_CRASH, detail)
-            [answer] = await self._together([request])
+            condemned = await asyncio.to_thread(self._ledger.begin, key) >= CRASHES_TO_CONDEMN
+            [answer] = [_crash(request)] if condemned else await self._together([request])
         await self._keep([answer])
-        await asyncio.to_thread(self._ledger.end, key)
+        if not condemned:  # a verdict stands
+            await asyncio.to_thread(self._ledger.end, key)
         return answer
 
     async def _together(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -187,6 +185,11 @@ class Guard:
             "prompt_tokens": prompt_tokens,
             "answer_tokens": len(ids),
         }
+
+
+def _crash(request: Mapping[str, Any]) -> dict[str, Any]:
+    detail = f"the engine died {CRASHES_TO_CONDEMN} times with this request alone in hand"
+    return refused(request, Problem.ENGINE_CRASH, detail)
 
 
 class Gate:

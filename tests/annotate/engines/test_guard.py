@@ -63,8 +63,16 @@ def without_a_model(monkeypatch):
     monkeypatch.setattr(vllm_engine, "watch", lambda _: None)
 
 
-def start(ledger, stage=Stage, who="actor", **engine):
-    watch = Watch(EngineConfig(model="m", **engine), ledger, lambda: who, OneTurn())
+class Keeper(OneTurn):
+    def __init__(self):
+        self.log = []
+
+    def keep(self, answers):
+        self.log += answers.to_pylist()
+
+
+def start(ledger, stage=Stage, who="actor", talk=None, **engine):
+    watch = Watch(EngineConfig(model="m", **engine), ledger, lambda: who, talk or OneTurn())
     return guarded(stage)(data_column="d", engine_kwargs={}, model="m", watch=watch)
 
 
@@ -80,11 +88,11 @@ def ask(worker, rows):
     return {row[NUMBER]: unpack([row[ANSWER_COLUMN]]).to_pylist()[0] for row in rows}
 
 
-def until_answered(ledger, stage, rows):
+def until_answered(ledger, stage, rows, talk=None):
     """Ask again after each death, as Ray does; return the answers and the workers."""
     workers = []
     while True:
-        workers.append(start(ledger, stage, max_restarts=9))
+        workers.append(start(ledger, stage, talk=talk, max_restarts=9))
         try:
             return ask(workers[-1], rows), workers
         except Death:
@@ -138,13 +146,15 @@ def test_a_request_that_kills_twice_alone_is_answered_as_a_crash():
     class Deadly(Stage):
         deadly = (2,)
 
-    ledger = Attempts()
-    answers, workers = until_answered(ledger, Deadly, range(5))
+    ledger, keeper = Attempts(), Keeper()
+    answers, workers = until_answered(ledger, Deadly, range(5), keeper)
     assert len(workers) == 4  # one death in company, two alone
     assert {row: told["problem"] for row, told in answers.items()} == {
         0: None, 1: None, 2: "engine_crash", 3: None, 4: None
     }  # fmt: skip
     assert workers[-1].seen == [[0], [1], [3], [4]]
+    kept = {told["_row"]: told["problem"] for told in keeper.log}
+    assert kept == {row: told["problem"] for row, told in answers.items()}
 
 
 def test_whoever_is_alone_has_the_engine_to_itself():
