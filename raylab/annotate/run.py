@@ -26,6 +26,7 @@ from raylab.annotate.desk import Desk, DeskTalk, model_id
 from raylab.annotate.engines import run as engines
 from raylab.annotate.log import ANSWERS
 from raylab.annotate.plan import ENGINE_DECIDES, NOT_IN_ANSWERS, RewConfig, check
+from raylab.annotate.records import ANSWER
 from raylab.config import fingerprint, from_dict, to_dict
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
@@ -218,6 +219,7 @@ _SUMMED = ("prompt_tokens", "answer_tokens", "waited_s")
 
 def _count(answers: pa.Table) -> pa.Table:
     """Say how many answers each call got, their tokens, from when to when: the driver needs no words."""
+    answers = answers if len(answers) else ANSWER.empty_table()  # Ray Data's empty blocks have no columns
     answers = answers.append_column("answered_at", pc.add(answers["asked_at"], answers["waited_s"]))
     times, sums = [("asked_at", "min"), ("answered_at", "max")], [(name, "sum") for name in _SUMMED]
     return answers.group_by("call").aggregate([("call", "count"), *times, *sums])

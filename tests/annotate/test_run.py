@@ -120,6 +120,14 @@ def test_of_a_thousand_rows_every_poisoned_one_has_its_reason_and_every_good_one
     assert not any(oracle.asked["verify", str(i)] for i in pictures), "a picture that does not open costs no request"
 
 
+def test_rows_without_a_single_picture_that_opens_cost_no_request(kb, tmp_path):
+    labels = make_labels(tmp_path, kb, ["yes"] * 6, dict.fromkeys(range(6), "words"))
+    with serve(oracle := Oracle()) as server:
+        summary = run(config_of(labels, kb, tmp_path / "out", server.url))
+    assert (summary["rows_in"], summary["rejected"]) == (6, 6)
+    assert not oracle.asked
+
+
 def test_a_finished_run_asks_nothing_again_and_an_interrupted_one_only_what_is_missing(kb, tmp_path):
     labels = make_labels(tmp_path, kb, ["yes"] * 40)
     out = tmp_path / "out"
