@@ -71,7 +71,7 @@ def rew_miniworld() -> RewConfig:
             extra=json.dumps(SMALL_ENGINE),
         ),
         prompts=PromptsConfig(first="verify/mini-1", questions="questions/mini-1"),
-        # One attempt: to start the engine once more for a handful of rows takes longer than all the others.
+        # One attempt: where a model of this size answers amiss, it does not know.
         answers=AnswersConfig(first_tokens=96, questions_tokens=128, attempts=1),
     )
 

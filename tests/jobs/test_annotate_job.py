@@ -12,7 +12,7 @@ import pytest
 from raylab.label.store import LabelStore
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(900)  # two starts of the engine: about a minute on an idle machine
+pytestmark = pytest.mark.timeout(900)  # a start of the engine: half a minute on an idle machine
 
 
 def start(job: str, *arguments: object) -> subprocess.CompletedProcess[str]:
