@@ -8,6 +8,7 @@ import pytest
 from faults import kills
 
 POINTS = 20
+pytestmark = pytest.mark.timeout(400)  # three runs of the job, and a driver's death takes Ray a while to notice
 
 
 @pytest.fixture(scope="module")
