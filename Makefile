@@ -34,7 +34,7 @@ types: setup
 unit: setup
 	$(BIN)/python -m pytest -m 'not slow'
 
-# Kill tests at 20 seeded points each.
+# Kill tests: 20 seeded points of a labeling run, 10 of an annotation run.
 faults: setup
 	$(BIN)/python -m pytest -m slow tests/faults --timeout 3600
 
