@@ -8,8 +8,8 @@ lie in a Parquet file, so that nobody paints while the clock runs.
 
 Then the prefix cache, with the prompts of the recipe ``rew`` (what the mini model makes of them does not matter), and
 with room for little more than the rows in hand, as where there are more entities than memory: prompt tokens that the
-cache served, grouped by entity and shuffled, of all and of the summaries; with the mini-world's definitions (some 40
-tokens) and with such as long as Wikipedia's. Asked: half of the summary tokens.
+cache served, grouped by entity and shuffled, of all and of the summaries; with the mini-world's definitions (some 50
+tokens) and with such of 600 characters. Asked: half of the summary tokens.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def save_requests(labels: str, kb: str, folder: str, prompt: str) -> str:
 
 
 def lengthen(requests: str) -> str:
-    """Repeat each definition to some 300 tokens, as many as ``rew`` tells of an article, in another file."""
+    """Repeat each definition to 600 characters, some 180 of the mini model's tokens, in another file."""
     rows = pq.read_table(requests)
     end = "\nDoes the image"
     texts = [text.partition(end)[0] for text in rows["before"].to_pylist()]

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
-from faults import kills
 
 from raylab.label.store import LabelStore
 
@@ -48,32 +44,6 @@ def rows_in(path: Path) -> int:
         return pq.read_metadata(path).num_rows
     except FileNotFoundError:
         return 0
-
-
-def kill_at(process: psutil.Popen, out: str, target: str, least: int, rng: random.Random) -> bool:
-    """SIGKILL the target once there are so many answers; return False if the run was over before."""
-    deadline = time.monotonic() + 300
-    while answers(out) < least:
-        if process.poll() is not None or time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    time.sleep(rng.uniform(0, 0.3))
-    if target == "driver":
-        kills.kill_driver(process)
-        return True
-    victims = [child for child in process.children(recursive=True) if title(child).startswith(TARGETS[target])]
-    if not victims:
-        return False
-    rng.choice(sorted(victims, key=lambda child: child.pid)).kill()
-    return True
-
-
-def title(process: psutil.Process) -> str:
-    """Return a process's title; empty where it has gone."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def to_annotate(labels: str) -> set[str]:

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,8 @@ from raylab.label.store import LabelStore
 
 ROOT = Path(__file__).parents[2]
 ROWS = 2000
-TARGETS = ("driver", "actor", "worker")
+TARGETS = {"driver": "", "actor": "ray::MapWorker", "worker": "ray::"}
+"""What is killed -> how its process's title begins."""
 
 
 def job(kb: str, out: str) -> list[str]:
@@ -58,18 +60,21 @@ def progress(out: str) -> float:
     return (commits + min(pieces, 1) * 0.5) / (ROWS / 500)
 
 
-def kill_at(process: psutil.Popen, out: str, target: str, share: float, rng: random.Random) -> bool:
-    """SIGKILL the target when the run is `share` through; return False if the run was over before."""
-    deadline = time.monotonic() + 150
-    while progress(out) < share:
+def kill_at(process: psutil.Popen, victim: str, reached: Callable[[], bool], rng: random.Random) -> bool:
+    """SIGKILL one of the job's processes when the run is so far; return False if it was over before.
+
+    `victim` is how the title of the process begins; empty for the driver.
+    """
+    deadline = time.monotonic() + 300
+    while not reached():
         if process.poll() is not None or time.monotonic() > deadline:
             return False
         time.sleep(0.02)
     time.sleep(rng.uniform(0, 0.5))
-    if target == "driver":
+    if not victim:
         kill_driver(process)
         return True
-    victims = [child for child in process.children(recursive=True) if _is(child, target)]
+    victims = [child for child in process.children(recursive=True) if title(child).startswith(victim)]
     if not victims:
         return False
     rng.choice(sorted(victims, key=lambda child: child.pid)).kill()
@@ -87,12 +92,12 @@ def kill_driver(process: psutil.Popen) -> None:
     psutil.wait_procs(left, timeout=10)
 
 
-def _is(process: psutil.Process, target: str) -> bool:
+def title(process: psutil.Process) -> str:
+    """Return a process's title; empty where it has gone."""
     try:
-        line = " ".join(process.cmdline())
+        return " ".join(process.cmdline())
     except psutil.Error:
-        return False
-    return line.startswith("ray::MapWorker" if target == "actor" else "ray::")
+        return ""
 
 
 def verdicts(out: str) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from annotate.rew_world import Oracle, make_labels, serve
 from faults import annotation_kills, kills
@@ -31,11 +32,16 @@ def labels(tmp_path_factory, kb):
     return out
 
 
+def kill_at(process: psutil.Popen, out: str, target: str, least: int, rng: random.Random) -> bool:
+    victim = annotation_kills.TARGETS[target]
+    return kills.kill_at(process, victim, lambda: annotation_kills.answers(out) >= least, rng)
+
+
 def disturbed(line: list[str], out: str, target: str, least: int, rng: random.Random) -> bool:
     """Run the job, kill what is to be killed when there are so many answers, start it again if it has to be."""
     process = kills.start(line, out)
     try:
-        hit = annotation_kills.kill_at(process, out, target, least, rng)
+        hit = kill_at(process, out, target, least, rng)
         if hit and target == "driver":
             process = kills.start(line, out)
         kills.finish(process, out, 600)
@@ -64,7 +70,7 @@ def test_a_killed_sender_and_a_killed_driver_ask_for_no_answer_again(kb, tmp_pat
         process = kills.start(line, out)
         try:
             for target, least in (("actor", 60), ("driver", 150)):
-                assert annotation_kills.kill_at(process, out, target, least, rng), target
+                assert kill_at(process, out, target, least, rng), target
                 time.sleep(1)  # what was on its way to the server arrives
                 at_death += [(key, oracle.asked["verify", key]) for key in annotation_kills.verified(out)]
             asked, answers = oracle.asked.total(), annotation_kills.answers(out)

@@ -23,10 +23,10 @@ def undisturbed(tmp_path_factory):
 def disturbed(kb: str, out: str, seed: int) -> tuple[str, float, bool]:
     """Run the job, kill what the seed says when it says, start it again until it ends."""
     rng = random.Random(seed)
-    target, share = kills.TARGETS[seed % len(kills.TARGETS)], rng.uniform(0.0, 0.9)
+    target, share = list(kills.TARGETS)[seed % len(kills.TARGETS)], rng.uniform(0.0, 0.9)
     process = kills.start(kills.job(kb, out), out)
     try:
-        hit = kills.kill_at(process, out, target, share, rng)
+        hit = kills.kill_at(process, kills.TARGETS[target], lambda: kills.progress(out) >= share, rng)
         if hit and target == "driver":
             process = kills.start(kills.job(kb, out), out)
         kills.finish(process, out)
