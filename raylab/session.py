@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
+from importlib import import_module
 
 import ray
 from ray.exceptions import RayError
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 OWN_RAY = {"worker_niceness": 0}
 """Settings of a Ray that is the job's own. Workers run at the job's priority; by Ray's default they would come after
 everything else on the machine."""
+
+READ_CPUS = 0.5
+"""What a read task of Ray Data asks for: a reader waits for storage much of the time."""
 
 RAY_DATA_NOTE = "\nFailed to apply UDF transform"
 """What Ray Data writes behind the message of an exception of ours."""
@@ -49,25 +53,32 @@ def session(cpus: float, gpus: float = 0.0, worker_logs: bool = True) -> Iterato
     if ray.is_initialized():
         yield lambda: None
         return
-    if os.environ.get("RAY_ADDRESS"):  # set by `ray job submit`
-        ray.init(logging_level=logging.ERROR, log_to_driver=worker_logs)
-    else:
-        own = max(os.cpu_count() or 1, math.ceil(cpus))
-        ray.init(
-            address="local",
-            num_cpus=own,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=worker_logs,
-            _system_config=OWN_RAY,
-        )
     with ThreadPoolExecutor(1) as aside:
+        # Ray's start is mostly waiting for its processes: what each job needs next is imported meanwhile
+        aside.submit(import_module, "raylab.streams")
+        _start(cpus, worker_logs)
         leave = cache(partial(_let_go, aside))
         try:
             _check_resources(cpus, gpus)
             yield leave
         finally:
             leave().result()
+
+
+def _start(cpus: float, worker_logs: bool) -> None:
+    """Connect to the cluster, or start a Ray of our own."""
+    if os.environ.get("RAY_ADDRESS"):  # set by `ray job submit`
+        ray.init(logging_level=logging.ERROR, log_to_driver=worker_logs)
+        return
+    own = max(os.cpu_count() or 1, math.ceil(cpus))
+    ray.init(
+        address="local",
+        num_cpus=own,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=worker_logs,
+        _system_config=OWN_RAY,
+    )
 
 
 def _let_go(aside: ThreadPoolExecutor) -> Future[None]:

@@ -10,11 +10,10 @@ import ray
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from raylab.session import READ_CPUS
+
 BLOCK_BYTES = 2**20
 """Rows travel in blocks of about this size, some thousand captions: pools fill early and a retry repeats little."""
-
-READ_CPUS = 0.5
-"""A reader waits for storage much of the time."""
 
 Read = Callable[[], Iterable[pa.Table]]
 """Yields the rows of one read task. Travels to a worker, so it has to be cheap to pickle."""

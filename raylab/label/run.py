@@ -24,11 +24,10 @@ from raylab.label.segments import Segment, identity, read_segment, split
 from raylab.label.stage import StageWorker
 from raylab.label.step import StepContext
 from raylab.label.summary import explain
-from raylab.session import plain_errors, session
+from raylab.session import READ_CPUS, plain_errors, session
 from raylab.sources import open_source
 from raylab.sources.base import Source
 from raylab.storage import Folder
-from raylab.streams import READ_CPUS, stream
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +91,8 @@ class RemoteLedger:
 
 def _pipeline(config: LabelConfig, source: Source, segments: list[Segment], folder: Folder) -> ray.data.Dataset:
     """Compose read tasks and one actor pool a stage; the result's rows are `store.PIECES`."""
+    from raylab.streams import stream  # imported while Ray starts, see `session`
+
     ledger = RemoteLedger()
     dataset = stream([partial(read_segment, source, segment) for segment in segments])
     configs = config.step_configs()

@@ -20,7 +20,7 @@ from raylab.annotate.plan import EngineConfig
 from raylab.annotate.records import ANSWER
 from raylab.errors import RaylabError
 from raylab.label.isolate import Ledger
-from raylab.streams import READ_CPUS
+from raylab.session import READ_CPUS
 
 SENDER_CPUS = 0.25
 """A process that sends requests waits most of the time."""
