@@ -1,10 +1,14 @@
 """What annotation costs beyond its engine, and what grouping gives the prefix cache: real vLLM, mini annotator.
 
-    .venv/bin/python bench/annotation_speed.py [rows] [rounds]      # 1,200 rows, 3 interleaved rounds
+    .venv/bin/python bench/annotation_speed.py [rows] [rounds] [layers]   # 1,200 rows, 3 interleaved rounds, 24 layers
 
 The job's generated tokens/s from its first request on (it reads, builds requests, writes answers meanwhile) against
 `vllm.LLM.chat` on the very same requests in the same order, its start and a warm-up left out. Asked: 0.9. The pictures
 lie in a Parquet file, so that nobody paints while the clock runs.
+
+Twice: with the mini annotator as it ships, 3 M parameters, whose engine has so little to compute that what surrounds it
+on the same two cores shows most (`shipped`); and with so many more layers that compute and change nothing, so that the
+answers are the same and the engine has the greater part of the work, as it has with any model for real use (`ratio`).
 
 Then the prefix cache, with the prompts of the recipe ``rew`` (what the mini model makes of them does not matter), and
 with room for little more than the rows in hand, as where there are more entities than memory: prompt tokens that the
@@ -19,6 +23,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +39,7 @@ import pyarrow.parquet as pq
 
 from raylab.annotate.engines import vllm_engine
 from raylab.annotate.plan import RewConfig
+from raylab.assets import locate
 from raylab.recipes import LABEL
 from raylab.sources import open_source
 from raylab.sources.base import SourceConfig
@@ -57,6 +63,26 @@ def save_pairs(path: str, rows: int) -> None:
             images = source.image_bytes([row["image"] for row in told])
             pairs += [row | {"image": image} for row, image in zip(told, images)]
     pq.write_table(pa.Table.from_pylist(pairs), path, row_group_size=500)
+
+
+def deepen(folder: str, layers: int) -> str:
+    """Write the mini annotator with more layers that add nothing to what passes through: their outputs are zero."""
+    from safetensors.numpy import load_file, save_file
+
+    shipped = Path(locate(ENGINE.model))
+    shutil.copytree(shipped, folder)
+    config = json.loads((shipped / "config.json").read_text())
+    first = config["text_config"]["num_hidden_layers"]
+    config["text_config"]["num_hidden_layers"] = first + layers
+    Path(folder, "config.json").write_text(json.dumps(config))
+    weights = load_file(shipped / "model.safetensors")
+    last = {name: value for name, value in weights.items() if f".layers.{first - 1}." in name}
+    for layer in range(first, first + layers):
+        for name, value in last.items():
+            silent = name.endswith(("o_proj.weight", "down_proj.weight"))
+            weights[name.replace(f".layers.{first - 1}.", f".layers.{layer}.")] = value * (0 if silent else 1)
+    save_file(weights, Path(folder, "model.safetensors"), metadata={"format": "pt"})
+    return folder
 
 
 def config_of(labels: str, kb: str, out: str, prompt: str) -> RewConfig:
@@ -109,9 +135,10 @@ def cache_figures(requests: str, blocks: int) -> dict[str, Any]:
     return found
 
 
-def job(labels: str, kb: str, out: str) -> dict[str, Any]:
+def job(model: str, labels: str, kb: str, out: str) -> dict[str, Any]:
     """Run the job; return its round's figures."""
     line = ["--recipe", "rew_miniworld", "--source", labels, "--kb", kb, "--out", out, "--prompts.questions", ""]
+    line += ["--annotator.model", model]
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "jobs/label.py", *line], env=ENVIRONMENT, check=False, capture_output=True, text=True
@@ -124,24 +151,25 @@ def job(labels: str, kb: str, out: str) -> dict[str, Any]:
     return {"tokens_per_s": rate, "whole_s": time.perf_counter() - started} | figures
 
 
-def chat(requests: str, *, shuffled: bool = False, most_tokens: int = 1000, **arguments: Any) -> dict[str, Any]:
+def chat(
+    requests: str, *, model: str = ENGINE.model, shuffled: bool = False, most_tokens: int = 1000, **arguments: Any
+) -> dict[str, Any]:
     """Ask the same by `vllm.LLM.chat` in a process of its own, with more engine arguments."""
-    line = [sys.executable, __file__, "peer", requests, str(int(shuffled)), str(most_tokens), json.dumps(arguments)]
+    more = json.dumps(arguments)
+    line = [sys.executable, __file__, "peer", model, requests, str(int(shuffled)), str(most_tokens), more]
     done = subprocess.run(line, env=ENVIRONMENT, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-4000:])
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def peer(requests: str, shuffled: bool, most_tokens: int, more: dict[str, Any]) -> None:
+def peer(model: str, requests: str, shuffled: bool, most_tokens: int, more: dict[str, Any]) -> None:
     """Be that process."""
     import vllm
     from PIL import Image
 
-    from raylab.assets import locate
-
     arguments = vllm_engine.finish(vllm_engine.arguments(ENGINE, vllm_engine.check(ENGINE)))
-    llm = vllm.LLM(model=locate(ENGINE.model), **arguments | more)
+    llm = vllm.LLM(model=locate(model), **arguments | more)
     rows = pq.read_table(requests).to_pylist()
     for row in rows:
         row["max_tokens"] = min(row["max_tokens"], most_tokens)
@@ -190,7 +218,7 @@ def in_all(prompts: list[list[int]]) -> int:
     return next((i for i, (one, other) in enumerate(zip(first, last)) if one != other), len(first))
 
 
-def main(rows: int = 1200, rounds: int = 3) -> None:
+def main(rows: int = 1200, rounds: int = 3, layers: int = 24) -> None:
     """Measure in turn and print the JSON last."""
     with tempfile.TemporaryDirectory() as folder:
         kb, labels, pairs = f"{folder}/kb", f"{folder}/labels", f"{folder}/pairs.parquet"
@@ -201,16 +229,20 @@ def main(rows: int = 1200, rounds: int = 3) -> None:
             subprocess.run([sys.executable, *line], check=True, capture_output=True)
         requests = save_requests(labels, kb, folder, LABEL["rew_miniworld"]().prompts.first)
         long = save_requests(labels, kb, folder, LABEL["rew"]().prompts.first)
-        found = []
+        models = {"shipped": ENGINE.model, "deeper": deepen(f"{folder}/deeper", layers)}
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in models}
         for i in range(rounds):
-            one = {"chat": chat(requests), "job": job(labels, kb, f"{folder}/run{i}")}
-            one["ratio"] = one["job"]["tokens_per_s"] / one["chat"]["tokens_per_s"]
-            found.append(one)
-            print(json.dumps(one), file=sys.stderr)
+            for name, model in models.items():
+                one = {"chat": chat(requests, model=model), "job": job(model, labels, kb, f"{folder}/{name}{i}")}
+                one["ratio"] = one["job"]["tokens_per_s"] / one["chat"]["tokens_per_s"]
+                found[name].append(one)
+                print(name, json.dumps(one), file=sys.stderr)
         cache = {"short": cache_figures(long, BLOCKS["short"]), "long": cache_figures(lengthen(long), BLOCKS["long"])}
     result = {
-        "ratio": median(one["ratio"] for one in found),
+        "ratio": median(one["ratio"] for one in found["deeper"]),
+        "shipped": median(one["ratio"] for one in found["shipped"]),
         "asked": 0.9,
+        "more_layers": layers,
         "prefix_cache": cache,
         "rows": rows,
         "rounds": found,
@@ -223,6 +255,6 @@ def main(rows: int = 1200, rounds: int = 3) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["peer"]:
-        peer(sys.argv[2], bool(int(sys.argv[3])), int(sys.argv[4]), json.loads(sys.argv[5]))
+        peer(sys.argv[2], sys.argv[3], bool(int(sys.argv[4])), int(sys.argv[5]), json.loads(sys.argv[6]))
     else:
         main(*map(int, sys.argv[1:]))
