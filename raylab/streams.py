@@ -19,14 +19,20 @@ Read = Callable[[], Iterable[pa.Table]]
 """Yields the rows of one read task. Travels to a worker, so it has to be cheap to pickle."""
 
 
-def stream(reads: Sequence[Read]) -> ray.data.Dataset:
+def stream(reads: Sequence[Read], *, block_bytes: int = BLOCK_BYTES, ordered: bool = False) -> ray.data.Dataset:
     """Return the rows of some read tasks, as a dataset that starts when it is read.
+
+    Args:
+        reads: the tasks.
+        block_bytes: rows travel in blocks of about this size.
+        ordered: rows come in the order of the tasks.
 
     Raises:
         Exception: while the dataset is read, what a task or an actor died of, wrapped by Ray (`session.plain_errors`).
     """
     context = ray.data.DataContext.get_current()
-    context.target_max_block_size = BLOCK_BYTES
+    context.target_max_block_size = block_bytes
+    context.execution_options.preserve_order = ordered
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # without it, Ray Data's wrapping loses our errors
     return ray.data.read_datasource(_Reads(reads), override_num_blocks=len(reads), num_cpus=READ_CPUS)

@@ -1,4 +1,7 @@
-"""Whole runs as functions that return a config; the command line overrides single fields."""
+"""Whole runs as functions that return a config; the command line overrides single fields.
+
+Those of training are in `recipes.train`: they need torch, which a labeling job does without.
+"""
 
 from raylab.recipes.annotate import rew, rew_8gpu, rew_80gb, rew_ablation, rew_ablation_miniworld, rew_miniworld
 from raylab.recipes.label import i2e, miniworld

@@ -1,0 +1,170 @@
+"""A dual encoder to be trained: any open_clip model, from its weights or from scratch, and back into its form."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.functional import normalize
+
+from raylab.assets import locate
+from raylab.errors import RaylabError, nearest
+from raylab.models.weights import find_clip
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
+
+
+@dataclass(frozen=True)
+class DualEncoderConfig:
+    """Which open_clip model, and what it starts from."""
+
+    name: str = "ViT-B-16"
+    """An open_clip architecture, ``hf-hub:owner/model``, or a folder that holds open_clip_config.json."""
+    pretrained: str | None = None
+    """For an architecture: the tag of its weights or a checkpoint's path; null starts from random weights."""
+    from_scratch: bool = False
+    """For a folder or the hub: take architecture and tokenizer, and start from random weights."""
+
+    def model_config(self) -> dict[str, Any]:
+        """Return open_clip's description of the model, ``{"model_cfg": ..., "preprocess_cfg": ...}``.
+
+        Raises:
+            RaylabError: an unknown architecture (the nearest is named), a folder without the file.
+        """
+        name = locate(self.name)
+        if (Path(name) / CONFIG_FILE).is_file():
+            return json.loads((Path(name) / CONFIG_FILE).read_text(encoding="utf-8"))
+        import open_clip
+
+        found = open_clip.get_model_config(name.removeprefix("hf-hub:"))
+        if found is None:
+            hint = nearest(name, open_clip.list_models())
+            raise RaylabError(
+                f"model {name!r} is neither an open_clip architecture nor a folder with {CONFIG_FILE}.{hint}"
+            )
+        return {"model_cfg": found, "preprocess_cfg": {}}
+
+    def build(self) -> DualEncoder:
+        """Return the model, random weights by torch's present seed.
+
+        Raises:
+            RaylabError: the model or its weights are not to be had.
+        """
+        import open_clip
+
+        name = self._open_clip_name()
+        if self.pretrained or (name.startswith(("local-dir:", "hf-hub:")) and not self.from_scratch):
+            origin = find_clip(self.name, self.pretrained)
+            model = open_clip.create_model(origin.name, pretrained=origin.pretrained, require_pretrained=True)
+        else:
+            self.model_config()  # names the nearest architecture where there is none
+            model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
+        return DualEncoder(model)
+
+    def tokenizer(self) -> Any:
+        """Return open_clip's tokenizer: texts -> int64 [n, context length]."""
+        import open_clip
+
+        return open_clip.get_tokenizer(self._open_clip_name())
+
+    def _open_clip_name(self) -> str:
+        name = locate(self.name)
+        return f"local-dir:{name}" if Path(name).is_dir() else name
+
+    def save_architecture(self, folder: Path, preprocess: dict[str, Any]) -> None:
+        """Write all of an open_clip folder but the weights.
+
+        Args:
+            folder: made where it is missing.
+            preprocess: open_clip's settings of the built tower.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        source = Path(locate(self.name))
+        if source.is_dir():  # its tokenizer
+            for path in source.iterdir():
+                if path.suffix in (".json", ".txt", ".model"):
+                    shutil.copy(path, folder / path.name)
+        config = {"model_cfg": self.model_config()["model_cfg"], "preprocess_cfg": preprocess}
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+    def save(self, module: DualEncoder, folder: Path) -> None:
+        """Write a trained model as open_clip reads it from ``local-dir:``, so that `ClipConfig` loads it by its folder.
+
+        Args:
+            module: what `build` returned; its weights are kept in float32.
+            folder: made where it is missing.
+        """
+        from safetensors.torch import save_file
+
+        self.save_architecture(folder, dict(module.clip.visual.preprocess_cfg))
+        state = {name: value.detach().cpu().contiguous() for name, value in module.clip.state_dict().items()}
+        save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+class DualEncoder(nn.Module):
+    """An open_clip model that takes raw pixels and returns unit vectors.
+
+    Args:
+        clip: the open_clip model.
+    """
+
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        import torch
+
+        self.clip = clip
+        self.image_size = image_side(clip.visual.preprocess_cfg)
+        for name in ("mean", "std"):
+            values = torch.tensor(clip.visual.preprocess_cfg[name]).view(1, -1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def pixels(self, image_BHWC: Tensor) -> Tensor:
+        """Return uint8 [B, H, W, 3] as the network's input, float [B, 3, H, W]."""
+        return normalised(image_BHWC, self.mean, self.std)
+
+    def forward(self, image_BHWC: Tensor, token_BL: Tensor | None = None) -> dict[str, Tensor]:
+        """Embed images and, where they are given, texts.
+
+        Args:
+            image_BHWC: uint8 [B, H, W, 3].
+            token_BL: int64 [B, L].
+
+        Returns:
+            ``image_BD`` and, with texts, ``text_BD`` (float32, rows of length 1) and ``scale`` (1 / temperature).
+        """
+        outputs = {"image_BD": normalize(self.clip.encode_image(self.pixels(image_BHWC)).float(), dim=-1)}
+        if token_BL is not None:
+            outputs["text_BD"] = normalize(self.clip.encode_text(token_BL).float(), dim=-1)
+            outputs["scale"] = self.clip.logit_scale.exp()
+        return outputs
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return int(self.clip.visual.output_dim)
+
+    def shard_units(self) -> list[nn.Module]:
+        """Return the transformer blocks: what FSDP shards one by one."""
+        return [module for module in self.modules() if type(module).__name__.endswith(("AttentionBlock", "Bottleneck"))]
+
+    def checkpoint_activations(self) -> None:
+        """Keep block inputs alone for the backward pass, and compute the rest again."""
+        self.clip.set_grad_checkpointing(True)
+
+
+def image_side(preprocess: dict[str, Any]) -> int:
+    """Return the pixels a side that open_clip's settings of a tower ask for."""
+    size = preprocess["size"]
+    return size if isinstance(size, int) else max(size)
+
+
+def normalised(image_BHWC: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return uint8 [B, H, W, 3] as float [B, 3, H, W]; mean and deviation are [1, 3, 1, 1]."""
+    return (image_BHWC.permute(0, 3, 1, 2).float().div(255) - mean) / std

@@ -1,0 +1,118 @@
+"""Training runs. Each has a class of its own, so that the command line knows the task's flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from raylab.models.dual_encoder import DualEncoderConfig
+from raylab.models.recogniser import GitShape
+from raylab.models.text import TokenizerConfig
+from raylab.recipes.label import MINIWORLD_CLIP
+from raylab.sources.base import SourceConfig
+from raylab.tasks.clip import ClipTask
+from raylab.tasks.git import GitTask
+from raylab.tasks.mofi import MofiTask
+from raylab.train.optim import OptimConfig
+from raylab.train.plan import CheckpointConfig, DataConfig, ParallelConfig, TrackConfig, TrainConfig
+
+MINIWORLD_ENCODER = DualEncoderConfig(name=MINIWORLD_CLIP.name, from_scratch=True)
+"""The shipped CLIP's architecture and tokenizer, random weights."""
+
+
+@dataclass(frozen=True)
+class ClipRun(TrainConfig):
+    """CLIP on raw alt-texts."""
+
+    task: ClipTask = field(default_factory=ClipTask)
+
+
+@dataclass(frozen=True)
+class MofiRun(TrainConfig):
+    """MOFI on entity labels."""
+
+    task: MofiTask = field(default_factory=MofiTask)
+
+
+@dataclass(frozen=True)
+class GitRun(TrainConfig):
+    """The generative recogniser on annotated labels."""
+
+    task: GitTask = field(default_factory=GitTask)
+
+
+def clip_b16() -> ClipRun:
+    """The alt-text baseline at ViT-B/16: the pairs of the label store as they came, labelled or not."""
+    return ClipRun(
+        recipe="clip_b16",
+        task=ClipTask(),
+        steps=100_000,
+        batch=4096,
+        data=DataConfig(rows="all"),
+        parallel=ParallelConfig(precision="bf16"),
+    )
+
+
+def mofi_b16() -> MofiRun:
+    """MOFI's multi-task model at ViT-B/16 (mofi.md 3); batch and steps for eight GPUs, the paper's are 32K and 500K."""
+    return MofiRun(
+        recipe="mofi_b16", task=MofiTask(), steps=100_000, batch=4096, parallel=ParallelConfig(precision="bf16")
+    )
+
+
+def git_large() -> GitRun:
+    """The generative recogniser, 0.4 B parameters, on annotated labels (ver.md B: REW-5M's 200K steps of 4096)."""
+    return GitRun(
+        recipe="git_large",
+        task=GitTask(),
+        steps=200_000,
+        batch=4096,
+        optim=OptimConfig(rate=1e-4, weight_decay=0.0, betas=(0.9, 0.999), warmup_steps=250),
+        parallel=ParallelConfig(precision="bf16", checkpoint_activations=True),
+    )
+
+
+def clip_miniworld() -> ClipRun:
+    """The baseline on a laptop: minutes on two cores."""
+    return ClipRun(recipe="clip_miniworld", task=ClipTask(MINIWORLD_ENCODER, "shift"), **_small("all"))
+
+
+def mofi_miniworld() -> MofiRun:
+    """MOFI on a laptop: minutes on two cores."""
+    return MofiRun(recipe="mofi_miniworld", task=MofiTask(MINIWORLD_ENCODER, "shift"), **_small("labelled"))
+
+
+def git_miniworld() -> GitRun:
+    """The generative recogniser on a laptop: minutes on two cores."""
+    task = GitTask(
+        MINIWORLD_ENCODER,
+        TokenizerConfig(MINIWORLD_CLIP.name),
+        GitShape(width=128, layers=3, heads=4, dropout=0.0, context=16, target=24),
+        crop="shift",
+        encoder_rate=1.0,
+    )
+    return GitRun(recipe="git_miniworld", task=task, **_small("labelled"))
+
+
+def _small(rows: str) -> dict:
+    return {
+        "source": SourceConfig(uri="miniworld://?rows=2000&seed=7"),
+        "steps": 300,
+        "batch": 64,
+        "accelerator": "cpu",
+        "data": DataConfig(rows=rows, window_rows=5_000, task_rows=256),
+        "optim": OptimConfig(rate=2e-3, table_rate=1e-2, warmup_steps=20),
+        "parallel": ParallelConfig(threads=1),
+        "checkpoint": CheckpointConfig(every=100),
+        "track": TrackConfig(every=10),
+    }
+
+
+TRAIN = {
+    "clip_b16": clip_b16,
+    "mofi_b16": mofi_b16,
+    "git_large": git_large,
+    "clip_miniworld": clip_miniworld,
+    "mofi_miniworld": mofi_miniworld,
+    "git_miniworld": git_miniworld,
+}
+"""What ``jobs/train.py --recipe`` knows."""

@@ -1,0 +1,170 @@
+"""The generative recogniser (ver.md B): a picture and a question in, an entity's name, a rationale or an answer out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from raylab.errors import RaylabError
+from raylab.models.dual_encoder import DualEncoderConfig
+from raylab.models.recogniser import GitModule, GitShape
+from raylab.models.text import Tokenizer, TokenizerConfig
+from raylab.tasks.base import Arrays, Group, ImageInput, TaskContext, decayed
+from raylab.tasks.clip import image_input
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from raylab.models.class_table import ClassTable
+
+ENTITY_QUESTIONS = (
+    "what is the main object?",
+    "what is the main object in the image?",
+    "what is this?",
+    "what is shown in the image?",
+    "which entity is shown in the picture?",
+    "what is the name of the main object?",
+)
+"""One is drawn for each row: GER's code has six of this kind (ver.md B); the words are ours."""
+RATIONALE_QUESTION = "explain what the image shows."
+"""The rationale's task prefix; its words are ours."""
+
+
+@dataclass(frozen=True)
+class TargetsConfig:
+    """What is learnt, and how much each part weighs; 0 leaves it out. The paper weighs them alike (ver.md B)."""
+
+    entity: float = 1.0
+    """The entity's name, for a generic question."""
+    rationale: float = 1.0
+    """The annotator's rationale, for a task prefix."""
+    questions: float = 1.0
+    """The answer to one of the annotator's questions."""
+
+    def names(self) -> list[str]:
+        """Return the parts that are learnt."""
+        return [name for name in ("entity", "rationale", "questions") if getattr(self, name) > 0]
+
+
+@dataclass(frozen=True)
+class GitTask:
+    """A GiT on annotated labels."""
+
+    encoder: DualEncoderConfig = field(default_factory=lambda: DualEncoderConfig(name="ViT-L-14"))
+    """Its vision tower is taken."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    shape: GitShape = field(default_factory=GitShape)
+    targets: TargetsConfig = field(default_factory=TargetsConfig)
+    crop: str = "inception"
+    """See `tasks.base.ImageInput`."""
+    smoothing: float = 0.2
+    """Of labels (ver.md B)."""
+    encoder_rate: float = 0.1
+    """The encoder's learning rate, as a share of the decoder's (ver.md B: 1e-5 and 1e-4)."""
+
+    def __post_init__(self) -> None:
+        if not self.targets.names():
+            raise RaylabError("task.targets: all of them are 0, so there is nothing to learn.")
+
+    def collator(self, context: TaskContext) -> TextCollator:
+        """See `tasks.base.TaskConfig`."""
+        return TextCollator(self)
+
+    def learner(self, context: TaskContext) -> GitLearner:
+        """See `tasks.base.TaskConfig`."""
+        return GitLearner(self)
+
+
+class TextCollator:
+    """``context_BRC`` and ``target_BRT`` int64: a text for each part that is learnt; one that a row lacks is empty."""
+
+    def __init__(self, config: GitTask) -> None:
+        self.config = config
+        self.image: ImageInput = image_input(config.encoder, config.crop)
+        self.tokenizer = Tokenizer(config.tokenizer)
+        self.parts = config.targets.names()
+        self.columns: Sequence[str] = ("entity_name", "annotation") if self.parts != ["entity"] else ("entity_name",)
+
+    def usable(self, rows: pa.Table) -> np.ndarray:
+        """Rows with a name, be it one that no entity has (ver.md A.2: decoding handles it)."""
+        return pc.fill_null(pc.greater(pc.utf8_length(rows["entity_name"]), 0), False).to_numpy()
+
+    def __call__(self, rows: pa.Table, draws: Sequence[np.random.Generator]) -> Arrays:
+        """See `tasks.base.Collator`."""
+        told = rows.select(list(self.columns)).to_pylist()
+        texts = [[self._text(part, row, draw) for part in self.parts] for row, draw in zip(told, draws)]
+        flat = [one for row in texts for one in row]
+        shape, shapes = self.config.shape, (len(rows), len(self.parts), -1)
+        questions = self.tokenizer.questions([question for question, _ in flat], shape.context)
+        answers = self.tokenizer.answers([answer for _, answer in flat], shape.target)
+        return {"context_BRC": questions.reshape(shapes), "target_BRT": answers.reshape(shapes)}
+
+    def _text(self, part: str, row: dict[str, Any], draw: np.random.Generator) -> tuple[str, str | None]:
+        """Return question and answer of a part, no answer where the row has none."""
+        annotation = row.get("annotation") or {}
+        if part == "entity":
+            return ENTITY_QUESTIONS[draw.integers(len(ENTITY_QUESTIONS))], row["entity_name"]
+        if part == "rationale":
+            return RATIONALE_QUESTION, annotation.get("rationale")
+        pairs = annotation.get("questions") or []
+        if not pairs:
+            return "", None
+        pair = pairs[draw.integers(len(pairs))]
+        return pair["question"], pair["answer"]
+
+
+class GitLearner:
+    """See `tasks.base.Learner`."""
+
+    table: ClassTable | None = None
+
+    def __init__(self, config: GitTask) -> None:
+        self.config = config
+        self.module = GitModule.make(config.encoder, config.tokenizer, config.shape)
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """See `tasks.base.Learner`."""
+        return batch["image_BHWC"], batch["context_BRC"], batch["target_BRT"]
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The parts' losses, each the mean over its rows, and their weighted sum."""
+        target_BRT = batch["target_BRT"]
+        loss_BR, has_BR = self.module.git.text_losses(outputs["logit_BRTV"], target_BRT, self.config.smoothing)
+        mean_R = (loss_BR * has_BR).sum(0) / has_BR.sum(0).clamp(min=1)
+        parts = dict(zip(self.config.targets.names(), mean_R))
+        weights = self.config.targets
+        return {"loss": torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum(), **parts}
+
+    def groups(self) -> list[Group]:
+        """Encoder and decoder, each with its rate; weight decay, where a run has any, is for matrices."""
+        found = []
+        git = self.module.git
+        decoder = [module for name, module in git.named_children() if name != "encoder"]
+        for name, modules, rate in (("encoder", [git.encoder], self.config.encoder_rate), ("decoder", decoder, 1.0)):
+            matrices, others = decayed(torch.nn.ModuleList(modules))
+            found.append(Group(f"{name} matrices", matrices, rate, decays=True))
+            found.append(Group(f"{name} others", others, rate, decays=False))
+        return found
+
+    def shard_units(self) -> list[nn.Module]:
+        """See `tasks.base.Learner`."""
+        blocks = [module for module in self.module.modules() if type(module).__name__ == "ResidualAttentionBlock"]
+        return [*blocks, *self.module.git.layers]
+
+    def checkpoint_activations(self) -> None:
+        """See `tasks.base.Learner`."""
+        self.module.git.set_grad_checkpointing(True)
+
+    def after_step(self) -> None:
+        """Nothing has a limit."""
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that `models.recogniser` opens."""
+        self.module.save(folder, self.config.encoder, self.config.tokenizer, self.config.shape)

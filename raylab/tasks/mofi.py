@@ -1,0 +1,160 @@
+"""MOFI (arXiv 2306.07952): pictures to entities by a large softmax, to entity texts by contrast, or both at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raylab.errors import RaylabError
+from raylab.models.class_table import ClassTable, ClassTableConfig
+from raylab.models.contrastive import contrastive_loss
+from raylab.models.dual_encoder import DualEncoder, DualEncoderConfig
+from raylab.tasks.base import Arrays, Group, ImageInput, TaskContext
+from raylab.tasks.classes import Classes
+from raylab.tasks.clip import HIGHEST_LOGIT_SCALE, dual_groups, image_input
+from raylab.tasks.texts import Wording, WordingConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MOST_ENTITIES = 4
+"""Entities of one picture that are looked at."""
+
+
+@dataclass(frozen=True)
+class MofiTask:
+    """A dual encoder on entities."""
+
+    encoder: DualEncoderConfig = field(default_factory=DualEncoderConfig)
+    crop: str = "inception"
+    """See `tasks.base.ImageInput`."""
+    supervised_weight: float = 0.9
+    """Lambda: the softmax's share of the loss, the rest is the contrastive loss's (mofi.md 2.3). 1: supervised alone;
+    0: contrastive alone."""
+    table: ClassTableConfig = field(default_factory=ClassTableConfig)
+    wording: WordingConfig = field(default_factory=WordingConfig)
+    more_entities: float | None = None
+    """A picture shows, beside its label, each candidate of another mention whose image score is at least this. One of
+    them is drawn each time. Null: the label alone."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.supervised_weight <= 1:
+            raise RaylabError(f"task.supervised-weight={self.supervised_weight}: give a number from 0 to 1")
+
+    def collator(self, context: TaskContext) -> EntityCollator:
+        """See `tasks.base.TaskConfig`."""
+        return EntityCollator(self, context)
+
+    def learner(self, context: TaskContext) -> MofiLearner:
+        """See `tasks.base.TaskConfig`."""
+        return MofiLearner(self, context)
+
+
+class EntityCollator:
+    """``class_B`` int64: the entity drawn; ``others_BE`` int64: all of the picture's, over and over; ``token_BL``."""
+
+    def __init__(self, config: MofiTask, context: TaskContext) -> None:
+        self.config = config
+        more = () if config.more_entities is None else ("candidates",)
+        self.columns: Sequence[str] = ("entity_id", *more)
+        self.image: ImageInput = image_input(config.encoder, config.crop)
+        self.classes = Classes(context.run, context.kb)
+        self.wording = Wording(context.kb, config.wording)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "tokenizer"}
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Loaded where it is used."""
+        return self.config.encoder.tokenizer()
+
+    def usable(self, rows: pa.Table) -> np.ndarray:
+        """Rows with an entity."""
+        return rows["entity_id"].is_valid().to_numpy()
+
+    def __call__(self, rows: pa.Table, draws: Sequence[np.random.Generator]) -> Arrays:
+        """See `tasks.base.Collator`."""
+        entities = self._entities(rows)
+        others_BE = np.stack([np.resize(one, MOST_ENTITIES) for one in entities])
+        class_B = np.array([one[draw.integers(len(one))] for one, draw in zip(entities, draws)])
+        arrays = {"class_B": class_B, "others_BE": others_BE}
+        if self.config.supervised_weight < 1:
+            arrays["token_BL"] = self.tokenizer(self.wording(self.classes.kb_rows[class_B], draws)).numpy()
+        return arrays
+
+    def _entities(self, rows: pa.Table) -> list[np.ndarray]:
+        """Return the numbers of each picture's entities, its label first."""
+        labels = self.classes.numbers(rows["entity_id"].combine_chunks())
+        if self.config.more_entities is None:
+            return [labels[i : i + 1] for i in range(len(labels))]
+        told = rows.select(["entity_id", "candidates"]).to_pylist()
+        more = (self._more(row["entity_id"], row["candidates"] or []) for row in told)
+        return [np.array(list(dict.fromkeys([label, *others])))[:MOST_ENTITIES] for label, others in zip(labels, more)]
+
+    def _more(self, label_id: str, candidates: list[dict[str, Any]]) -> np.ndarray:
+        """Return the numbers of the entities that other mentions speak of and the picture shows as well."""
+        mention = next((one["mention"] for one in candidates if one["entity_id"] == label_id), None)
+        least = self.config.more_entities or 0.0
+        shown = [one for one in candidates if one["mention"] != mention and (one["image_score"] or 0) >= least]
+        numbers = self.classes.numbers(pa.array([one["entity_id"] for one in shown], pa.string()))
+        return numbers[numbers >= 0]
+
+
+class MofiLearner:
+    """See `tasks.base.Learner`."""
+
+    def __init__(self, config: MofiTask, context: TaskContext) -> None:
+        self.config = config
+        self.module: DualEncoder = config.encoder.build()
+        if config.supervised_weight == 1:  # the text tower rests
+            for name, parameter in self.module.named_parameters():
+                parameter.requires_grad_(name.startswith("clip.visual."))
+        self.table: ClassTable | None = None
+        if config.supervised_weight > 0:
+            self.table = ClassTable(context.class_count, self.module.dim, config.table, context.seed)
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Pictures, and texts where there is a contrastive part."""
+        return (batch["image_BHWC"], batch["token_BL"]) if "token_BL" in batch else (batch["image_BHWC"],)
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weighted sum of both parts, and each of them."""
+        parts: dict[str, Tensor] = {}
+        weight = self.config.supervised_weight
+        if self.table is not None:
+            parts["supervised"] = self.table(outputs["image_BD"], batch["class_B"], batch["others_BE"])
+        if weight < 1:
+            parts["contrastive"] = contrastive_loss(
+                outputs["image_BD"], outputs["text_BD"], outputs["scale"], batch["class_B"]
+            )
+        weights = {"supervised": weight, "contrastive": 1 - weight}
+        return {"loss": torch.stack([weights[name] * part for name, part in parts.items()]).sum(), **parts}
+
+    def groups(self) -> list[Group]:
+        """Matrices, and what is not decayed."""
+        return dual_groups(self.module)
+
+    def shard_units(self) -> list[nn.Module]:
+        """See `tasks.base.Learner`."""
+        return self.module.shard_units()
+
+    def checkpoint_activations(self) -> None:
+        """See `tasks.base.Learner`."""
+        self.module.checkpoint_activations()
+
+    def after_step(self) -> None:
+        """Keep the temperature within CLIP's limit."""
+        with torch.no_grad():
+            self.module.clip.logit_scale.clamp_(0, HIGHEST_LOGIT_SCALE)
+
+    def save(self, folder: Path) -> None:
+        """Write an open_clip folder; class vectors stay in the checkpoints."""
+        self.config.encoder.save(self.module, folder)

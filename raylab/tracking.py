@@ -1,0 +1,88 @@
+"""A run's curves: in a file beside the run, as lines on the terminal, and in W&B, offline where there is no key."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from raylab.storage import Folder
+
+logger = logging.getLogger(__name__)
+
+CURVES = "curves.jsonl"
+WANDB = "wandb.json"
+"""In a run's folder: the W&B run that its curves go to, also after it was begun again."""
+
+
+class Tracker:
+    """Takes points; one process of a run has one.
+
+    Args:
+        out: the run's folder.
+        project: W&B's project; empty: no W&B.
+        config: the run's, as plain values, for W&B.
+        start: the step that the run goes on from: points behind it are dropped, they come again.
+    """
+
+    def __init__(self, out: Folder, project: str, config: Mapping[str, Any], start: int = 0) -> None:
+        self._out = out
+        self._lines = [line for line in self._read() if json.loads(line)["step"] <= start]
+        self._wandb = _open_wandb(out, project, config) if project else None
+
+    def _read(self) -> list[str]:
+        return self._out.read_bytes(CURVES).decode().splitlines() if self._out.exists(CURVES) else []
+
+    def add(self, step: int, point: Mapping[str, float]) -> None:
+        """Take a point of the curves."""
+        self._lines.append(json.dumps({"step": step, **point}))
+        shown = "  ".join(f"{name} {point[name]:.4g}" for name in point if "/" not in name)
+        logger.info("step %d  %s", step, shown)
+        if self._wandb is not None:
+            self._wandb.log({"step": step, **point})
+
+    def add_images(self, name: str, pictures: list[tuple[Any, str]]) -> None:
+        """Show pictures (anything that `wandb.Image` takes) with captions."""
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({name: [wandb.Image(picture, caption=caption) for picture, caption in pictures]})
+
+    def flush(self) -> None:
+        """Write the curves' file."""
+        self._out.write_bytes(CURVES, ("\n".join(self._lines) + "\n").encode())
+
+    def close(self) -> None:
+        """Write what is left, and let go of W&B."""
+        self.flush()
+        if self._wandb is not None:
+            self._wandb.finish(quiet=True)
+
+
+def _open_wandb(out: Folder, project: str, config: Mapping[str, Any]) -> Any:
+    """Begin the W&B run, or go on with it; its id lies in the run's folder.
+
+    The key is read by wandb itself, from the environment or its own login file; without one the run is kept offline,
+    and ``wandb sync`` sends it later.
+    """
+    import wandb
+
+    known = out.read_json(WANDB)["id"] if out.exists(WANDB) else None
+    folder = out.path("") if out.is_local else tempfile.mkdtemp(prefix="raylab-wandb-")
+    online = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    run = wandb.init(
+        project=project,
+        id=known,
+        name=out.uri.rsplit("/", 1)[-1],
+        dir=folder,
+        config=dict(config),
+        mode=os.environ.get("WANDB_MODE") or ("online" if online else "offline"),  # type: ignore[arg-type]
+        resume="allow" if known else None,
+        settings=wandb.Settings(silent=True),
+    )
+    run.define_metric("*", step_metric="step")
+    out.write_json(WANDB, {"id": run.id, "project": project})
+    return run

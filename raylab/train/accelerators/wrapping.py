@@ -1,0 +1,44 @@
+"""DDP and FSDP2, which are the same on every device of torch's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+if TYPE_CHECKING:
+    from raylab.tasks.base import Learner
+    from raylab.train.plan import ParallelConfig
+
+
+def wrap(learner: Learner, parallel: ParallelConfig, device: torch.device) -> nn.Module:
+    """Return the module that is called in training; parameters keep their identity under DDP, become DTensors by FSDP2.
+
+    Args:
+        learner: on the device already.
+        parallel: see there.
+        device: of this process.
+    """
+    if parallel.checkpoint_activations:
+        learner.checkpoint_activations()
+    module = learner.module
+    if parallel.strategy == "fsdp" and dist.is_initialized():
+        module = _shard(learner, device)
+    if parallel.compile:
+        module.compile()
+    if parallel.strategy == "ddp" and dist.is_initialized() and dist.get_world_size() > 1:
+        ids = [device.index] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+    return module
+
+
+def _shard(learner: Learner, device: torch.device) -> nn.Module:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for unit in learner.shard_units():
+        fully_shard(unit, mesh=mesh)
+    return fully_shard(learner.module, mesh=mesh)

@@ -1,0 +1,179 @@
+"""Checkpoints that are whole or not there: written by all workers, named by a pointer last.
+
+    checkpoints/step-0000001000/   torch.distributed.checkpoint: any number of workers reads what any number wrote
+    checkpoints/LAST.json          {"step": 1000}: written when the step's folder is complete
+
+What is random in a run follows from its seed and the step (see `loop`), and so does the data's position: the step is
+all that need be remembered of either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+from raylab.errors import RaylabError
+from raylab.models.class_table import ClassTable
+from raylab.models.distributed import rank, world
+from raylab.storage import Folder
+from raylab.tasks.base import Learner
+
+POINTER = "checkpoints/LAST.json"
+_STEP = re.compile(r"checkpoints/step-(\d{10})")
+
+
+class Checkpoints:
+    """A run's checkpoints.
+
+    Args:
+        out: the run's folder.
+        keep: the latest so many are kept.
+        keep_every: besides, those of every so many steps; 0: none.
+    """
+
+    def __init__(self, out: Folder, keep: int = 2, keep_every: int = 0) -> None:
+        self.out, self.keep, self.keep_every = out, max(1, keep), keep_every
+
+    def latest(self) -> int | None:
+        """Return the step of the last whole checkpoint, None before the first."""
+        return int(self.out.read_json(POINTER)["step"]) if self.out.exists(POINTER) else None
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write a checkpoint; all workers call it. Returns when it is whole and the pointer names it."""
+        name = _name(step)
+        with _alone():
+            dcp.save(state, storage_writer=self._writer(name), no_dist=not dist.is_initialized())
+        if rank() == 0:
+            self.out.write_json(POINTER, {"step": step})
+            self._tidy(step)
+
+    def load(self, step: int, state: dict[str, Any]) -> None:
+        """Read a checkpoint into the tensors of `state`; all workers call it.
+
+        Raises:
+            RaylabError: it does not fit: another model, or damaged.
+        """
+        try:
+            with _alone():
+                dcp.load(state, storage_reader=self._reader(_name(step)), no_dist=not dist.is_initialized())
+        except (RuntimeError, ValueError, KeyError, OSError, dcp.api.CheckpointException) as error:
+            raise RaylabError(
+                f"{self.out.uri}/{_name(step)} cannot be read ({type(error).__name__}: {str(error)[:300]}): "
+                "it is damaged, or of another model."
+            ) from error
+
+    def _tidy(self, last: int) -> None:
+        found = sorted(int(match[1]) for name in self.out.names("checkpoints") if (match := _STEP.fullmatch(name)))
+        latest = [step for step in found if step <= last][-self.keep :]
+        for step in found:
+            if step not in latest and not (self.keep_every and step % self.keep_every == 0):
+                self.out.remove(_name(step))
+
+    def _writer(self, name: str) -> dcp.StorageWriter:
+        if self.out.is_local:
+            return dcp.FileSystemWriter(self.out.path(name))
+        from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
+
+        return FsspecWriter(f"{self.out.uri}/{name}")
+
+    def _reader(self, name: str) -> dcp.StorageReader:
+        if self.out.is_local:
+            return dcp.FileSystemReader(self.out.path(name))
+        from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
+
+        return FsspecReader(f"{self.out.uri}/{name}")
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Silence torch's warning that one process saves and loads alone: it does, where there is one worker."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
+
+
+def _name(step: int) -> str:
+    return f"checkpoints/step-{step:010d}"
+
+
+class RunState:
+    """What a run goes on from, as `Checkpoints` takes it: network, table, optimisers, and what they belong to.
+
+    Args:
+        learner: the network and its table.
+        module: the learner's module as it was wrapped.
+        optimizers: that of the network, then that of the table if there is one.
+        about: what a checkpoint belongs to (step, seed, fingerprints); plain values.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        module: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        about: Mapping[str, int | str],
+    ) -> None:
+        self.learner, self.module, self.optimizers, self.about = learner, module, optimizers, dict(about)
+
+    def save(self, checkpoints: Checkpoints, step: int) -> None:
+        """Write the checkpoint of a step."""
+        checkpoints.save(step, self._state() | {"about": self.about | {"step": step}})
+
+    def load(self, checkpoints: Checkpoints, step: int) -> None:
+        """Go on from the checkpoint of a step.
+
+        Raises:
+            RaylabError: it does not fit, or belongs to another knowledge base or seed.
+        """
+        state = self._state() | {"about": self.about | {"step": step}}
+        checkpoints.load(step, state)
+        if differing := [key for key, value in self.about.items() if state["about"][key] != value]:
+            key = differing[0]
+            raise RaylabError(
+                f"{checkpoints.out.uri}: the checkpoint was made with {key} {state['about'][key]!r}, this run has "
+                f"{self.about[key]!r}: start in another --out."
+            )
+        set_state_dict(
+            self.module, self.optimizers[0], model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+        )
+        if self.learner.table is not None:
+            _set_table(self.learner.table, self.optimizers[1], state["table"])
+
+    def _state(self) -> dict[str, Any]:
+        model, optimizer = get_state_dict(self.module, self.optimizers[0])
+        state: dict[str, Any] = {"model": model, "optimizer": optimizer}
+        if self.learner.table is not None:
+            state["table"] = _table_state(self.learner.table, self.optimizers[1])
+        return state
+
+
+def _table_state(table: ClassTable, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the table and its moments, each as one tensor of which every worker has its rows."""
+    moments = optimizer.state[table.weight]
+    parts = {"weight": table.weight.detach(), "exp_avg": moments["exp_avg"], "exp_avg_sq": moments["exp_avg_sq"]}
+    return {name: _sharded(value, table.classes) for name, value in parts.items()} | {"step": int(moments["step"])}
+
+
+def _sharded(rows_SD: Tensor, classes: int) -> Tensor:
+    if world() == 1:
+        return rows_SD
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Shard
+
+    mesh = init_device_mesh(rows_SD.device.type, (world(),))
+    shape = torch.Size((classes, rows_SD.shape[1]))
+    return DTensor.from_local(rows_SD, mesh, [Shard(0)], run_check=False, shape=shape, stride=(shape[1], 1))
+
+
+def _set_table(table: ClassTable, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """The tensors were read in place; the count of steps is a number."""
+    optimizer.state[table.weight]["step"] = state["step"]

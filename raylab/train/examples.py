@@ -1,0 +1,121 @@
+"""The rows of a label store as a trainer finds them: which files, how many rows of each are of use, which entities."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raylab.errors import RaylabError
+from raylab.kb.catalog import Catalog
+from raylab.schema import check_version
+from raylab.storage import Folder
+from raylab.tasks.base import Collator
+from raylab.tasks.classes import CLASSES
+from raylab.train.order import Part
+
+ALWAYS = ("row_id", "image", "entity_id")
+EXAMPLES = "examples.json"
+"""In a run's folder: the parts and their usable rows."""
+KINDS = {"labelled": ("labels",), "all": ("labels", "rejects")}
+"""Which files of the store are read: rows that got a label, or all, as they came from the source."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one file holds."""
+
+    part: Part
+    left_out: int
+    """Rows that the task cannot use."""
+    entities: dict[str, int]
+    """Entity id -> usable rows."""
+
+
+def part_names(labels: Folder, kind: str) -> list[str]:
+    """Return the files of a finished label store.
+
+    Args:
+        labels: the store's folder.
+        kind: see `KINDS`.
+
+    Raises:
+        RaylabError: it is no label store, or not finished.
+    """
+    if not labels.exists("MANIFEST.json"):
+        state = "is not finished: start its job again" if labels.exists("run.json") else "holds no label store"
+        raise RaylabError(f"{labels.uri} {state} (MANIFEST.json is missing). jobs/label.py --out makes one.")
+    manifest = labels.read_json("MANIFEST.json")
+    return [name for field in KINDS[kind] for name in manifest[field]]
+
+
+def read_part(labels: Folder, name: str, collator: Collator) -> tuple[pa.Table, int]:
+    """Return a part's usable rows, the columns that the collator wants, and how many rows it cannot use.
+
+    Raises:
+        RaylabError: the file is of another schema version.
+    """
+    columns = list(dict.fromkeys([*ALWAYS, *collator.columns]))
+    with labels.fs.open(labels.path(name), "rb") as handle:
+        file = pq.ParquetFile(handle)
+        check_version(file.schema_arrow, f"{labels.uri}/{name}")
+        rows = file.read(columns)
+    usable = collator.usable(rows)
+    return rows.filter(pa.array(usable)), int((~usable).sum())
+
+
+def survey_part(labels: Folder, name: str, collator: Collator) -> Survey:
+    """Count a part's usable rows and their entities."""
+    rows, left_out = read_part(labels, name, collator)
+    counts = pc.value_counts(rows["entity_id"].drop_null())
+    entities = {one["values"].as_py(): one["counts"].as_py() for one in counts}
+    return Survey(Part(name, rows.num_rows), left_out, entities)
+
+
+def write_survey(out: Folder, kb: Catalog, found: Sequence[Survey]) -> dict[str, Any]:
+    """Write `EXAMPLES` and `CLASSES`, and return what lies in the first.
+
+    Raises:
+        RaylabError: an entity is not in the knowledge base.
+    """
+    entities: collections.Counter[str] = collections.Counter()
+    for one in found:
+        entities.update(one.entities)
+    _write_classes(out, kb, entities)
+    examples = {
+        "parts": [{"name": one.part.name, "rows": one.part.rows} for one in found if one.part.rows],
+        "rows": sum(one.part.rows for one in found),
+        "left_out": sum(one.left_out for one in found),
+        "classes": len(entities),
+        "kb": kb.info.fingerprint,
+    }
+    out.write_json(EXAMPLES, examples)
+    return examples
+
+
+def _write_classes(out: Folder, kb: Catalog, entities: dict[str, int]) -> None:
+    ids = sorted(entities)
+    rows = kb.rows(pa.array(ids, pa.string()))
+    if missing := [ids[i] for i in np.flatnonzero(rows < 0)[:5]]:
+        raise RaylabError(
+            f"{int((rows < 0).sum())} entities of the labels are not in the knowledge base {kb.path}, such as "
+            f"{', '.join(missing)}: give --kb the one that the labels were made with."
+        )
+    order = np.argsort(rows)
+    columns = {
+        "kb_row": pa.array(rows[order]),
+        "entity_id": pa.array([ids[i] for i in order], pa.string()),
+        "rows": pa.array([entities[ids[i]] for i in order], pa.int64()),
+    }
+    out.write_parquet(CLASSES, pa.table(columns))
+
+
+def parts_of(examples: dict[str, Any]) -> list[Part]:
+    """Return the parts as `EXAMPLES` has them."""
+    return [Part(one["name"], one["rows"]) for one in examples["parts"]]

@@ -1,0 +1,192 @@
+"""The training loop: knows no task, no Ray and no device. Reads from top to bottom.
+
+What is random in a step (dropout, sampled classes) follows from the run's seed, the step and the worker: so a run that
+was killed and goes on makes the very steps that it would have made.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from raylab.errors import RaylabError
+from raylab.models.distributed import rank, world
+from raylab.tasks.base import Arrays, Learner
+from raylab.train.accelerators.base import Accelerator
+from raylab.train.optim import OptimConfig, clip, set_rates, share_of_rate
+from raylab.train.reader import REPLACED
+
+Curve = dict[str, float]
+"""One point of the curves: name -> value."""
+
+
+@dataclass
+class Loop:
+    """What a run consists of.
+
+    Args:
+        learner: the network and its losses.
+        module: the learner's module as the accelerator wrapped it.
+        optimizers: that of the network, then that of the table if there is one.
+        accelerator: the device.
+        optim: rates and norms.
+        steps: in all.
+        accumulate: passes a step.
+        precision: of the forward pass.
+        seed: of the run.
+        log_every: steps between two points of the curves.
+        on_point: takes a step and its point; True: save now, this process may soon be gone.
+        save_every: steps between two checkpoints.
+        on_save: writes the checkpoint of a step.
+    """
+
+    learner: Learner
+    module: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    accelerator: Accelerator
+    optim: OptimConfig
+    steps: int
+    accumulate: int
+    precision: str
+    seed: int
+    log_every: int
+    on_point: Callable[[int, Curve], bool]
+    save_every: int
+    on_save: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        """Begin to measure."""
+        self._meter = Meter()
+
+    def run(self, batches: Iterable[Arrays], start: int = 0) -> None:
+        """Make the steps `start` to `steps`.
+
+        Args:
+            batches: this worker's rows of a pass each, `accumulate` of them a step.
+            start: steps that were made before.
+
+        Raises:
+            RaylabError: the loss is no longer a number, or the batches end early.
+        """
+        stream = self._ahead(iter(batches))
+        for step in range(start, self.steps):
+            set_rates(self.optimizers, share_of_rate(step, self.steps, self.optim.warmup_steps))
+            parts = [self._pass(step, number, next(stream)) for number in range(self.accumulate)]
+            norm = self._move()
+            done = step + 1
+            self._meter.add(parts, norm)
+            saves = done % self.save_every == 0 or done == self.steps
+            if saves or done % self.log_every == 0:
+                point = self._point(done)  # looks at the loss: what is saved is sound
+                if self.on_point(done, point) or saves:
+                    self.on_save(done)
+
+    def _ahead(self, batches: Iterator[Arrays]) -> Iterator[dict[str, Tensor]]:
+        """Yield batches on the device, the next one on its way while this one is computed with."""
+        waiting: dict[str, Tensor] | None = None
+        for arrays in batches:
+            placed = self.accelerator.to_device(arrays)
+            if waiting is not None:
+                yield waiting
+            waiting = placed
+        if waiting is not None:
+            yield waiting
+        raise RaylabError(f"The rows ended before step {self.steps}: the label store changed while it was read.")
+
+    def _pass(self, step: int, number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add one pass's gradients; return its losses and measures."""
+        self.accelerator.seed(self.seed, step, number, rank())
+        with _summing(self.module, last=number == self.accumulate - 1):
+            with self.accelerator.autocast(self.precision):
+                outputs = self.module(*self.learner.inputs(batch))
+            losses = self.learner.losses(outputs, batch)
+            (losses["loss"] / self.accumulate).backward()
+        return {name: value.detach() for name, value in losses.items()} | {REPLACED: batch[REPLACED].sum()}
+
+    def _move(self) -> Tensor:
+        """Step along the gradients; return their norm."""
+        if self.learner.table is not None:
+            self.learner.table.rescale()
+        norm = clip(self.learner.module, self.optim.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.learner.after_step()
+        return norm
+
+    def _point(self, step: int) -> Curve:
+        self.accelerator.synchronise()
+        found = self._meter.point(self.accelerator)
+        if not math.isfinite(found["loss"]):
+            raise RaylabError(
+                f"The loss is {found['loss']} after step {step}. The last checkpoint is whole: begin with its weights "
+                "(--init, another --out) and a lower --optim.rate, more --optim.warmup-steps or --parallel.precision fp32."
+            )
+        rates = {
+            f"rate/{group.get('name', 'table')}": group["lr"] for one in self.optimizers for group in one.param_groups
+        }
+        return found | rates
+
+
+class Meter:
+    """Means of what the steps reported since the last point."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._parts: list[dict[str, Tensor]] = []
+        self._norms: list[Tensor] = []
+        self._since = time.perf_counter()
+
+    def add(self, parts: list[dict[str, Tensor]], norm: Tensor) -> None:
+        """Take one step's passes; nothing is copied from the device before a point is asked for."""
+        self._parts += parts
+        self._norms.append(norm)
+
+    def point(self, accelerator: Accelerator) -> Curve:
+        """Return the means over steps and workers, and begin anew; all workers call it."""
+        names = [name for name in self._parts[0] if name != REPLACED]
+        values = [torch.stack([part[name].float() for part in self._parts]).mean() for name in names]
+        replaced = torch.stack([part[REPLACED].float() for part in self._parts]).sum()
+        norm = torch.stack([_full(one) for one in self._norms]).mean()
+        joined = _mean_over_workers(torch.stack([*values, norm, replaced]))
+        found = dict(zip([*names, "gradient_norm", REPLACED], joined.tolist()))
+        found[REPLACED] *= world()
+        found["step_s"] = (time.perf_counter() - self._since) / len(self._norms)
+        found["memory_gb"] = accelerator.memory() / 1e9
+        self.reset()
+        return found
+
+
+def _full(norm: Tensor) -> Tensor:
+    """Return a norm of sharded gradients as a plain tensor."""
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+
+def _mean_over_workers(values: Tensor) -> Tensor:
+    if world() > 1:
+        dist.all_reduce(values)
+    return values / world()
+
+
+def _summing(module: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """Return the context of a pass: workers talk about the gradients at a step's last pass alone."""
+    if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
+        module.set_requires_gradient_sync(last)
+        return nullcontext()
+    return nullcontext() if last or not hasattr(module, "no_sync") else module.no_sync()
+
+
+def images_per_second(point: Mapping[str, float], batch: int) -> float:
+    """Return the pictures that all workers saw a second."""
+    return batch / point["step_s"]

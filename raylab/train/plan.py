@@ -1,0 +1,139 @@
+"""What a training run is: frozen dataclasses, which recipes fill in and the command line overrides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from raylab.errors import RaylabError, nearest
+from raylab.sources.base import SourceConfig
+from raylab.tasks.base import TaskConfig
+from raylab.train.examples import KINDS
+from raylab.train.optim import OptimConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which rows, and how they are read."""
+
+    rows: str = "labelled"
+    """``labelled``: rows that have a label; ``all``: also those that the labeling run rejected, as raw pairs."""
+    window_rows: int = 50_000
+    """Rows that are shuffled together; a reader holds that many rows (not their pictures) in memory."""
+    task_rows: int = 1024
+    """Rows of one read task, some: a task has whole steps."""
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How many workers, and what each of them does."""
+
+    workers: int = 1
+    """Processes; one a GPU."""
+    most_workers: int | None = None
+    """Up to so many where the cluster has room: the run goes on with more or fewer. Null: always `workers`."""
+    strategy: str = "ddp"
+    """``ddp``: each worker has the whole network; ``fsdp``: it is sharded (FSDP2)."""
+    accumulate: int = 1
+    """Passes whose gradients are added up before a step; a contrastive loss sees one pass's rows at a time."""
+    precision: str = "fp32"
+    """``fp32`` or ``bf16`` (autocast; weights stay in float32)."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    compile: bool = False
+    """Use torch.compile."""
+    cpus: float = 1.0
+    """CPUs that each worker asks of Ray, beside those that read."""
+    threads: int | None = None
+    """CPU threads of torch in each worker; null leaves them to torch and Ray."""
+    max_failures: int = 3
+    """How often workers that died are started again before the run ends; -1: without end."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run is saved, and what is kept."""
+
+    every: int = 1000
+    """Steps between two checkpoints; the last step is always saved."""
+    keep: int = 2
+    """The latest so many are kept."""
+    keep_every: int = 0
+    """Besides, those of every so many steps; 0: none."""
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """What is told while a run goes on."""
+
+    every: int = 20
+    """Steps between two lines and points of the curves."""
+    project: str = "raylab"
+    """W&B's; without WANDB_API_KEY the run is kept offline, in the run's folder. Empty: no W&B."""
+    samples: int = 8
+    """Pictures with predictions that an evaluation shows."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run."""
+
+    recipe: str
+    """Which function made this config."""
+    task: TaskConfig
+    """What is learnt."""
+    source: SourceConfig = field(default_factory=lambda: SourceConfig(uri=""))
+    """Where the pictures are: the source that the labels were made from."""
+    labels: str = ""
+    """The label store's folder or URI."""
+    kb: str = ""
+    """The knowledge base's folder."""
+    out: str = ""
+    """The run's folder or URI."""
+    steps: int = 10_000
+    """Steps in all."""
+    batch: int = 1024
+    """Rows of a step over all workers."""
+    seed: int = 0
+    """Of weights, order and everything that is drawn."""
+    accelerator: str = "auto"
+    """``cpu``, ``cuda``, or ``auto``: a GPU where there is one."""
+    init: str = ""
+    """Another run's folder whose last weights this one starts from."""
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+
+
+CHOICES = {
+    "data.rows": tuple(KINDS),
+    "parallel.strategy": ("ddp", "fsdp"),
+    "parallel.precision": ("fp32", "bf16"),
+    "accelerator": ("auto", "cpu", "cuda"),
+}
+
+
+def check(config: TrainConfig) -> None:
+    """Raise `RaylabError` for what can be told before anything is opened."""
+    for flag in ("labels", "kb", "out"):
+        if not getattr(config, flag):
+            raise RaylabError(f"--{flag} is missing: see --help.")
+    if not config.source.uri:
+        raise RaylabError("--source is missing: the source that the labels were made from.")
+    for name, known in CHOICES.items():
+        value: object = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        if value not in known:
+            raise RaylabError(f"--{name} {value!r} is not known: {', '.join(known)}.{nearest(str(value), known)}")
+    _check_batch(config)
+
+
+def _check_batch(config: TrainConfig) -> None:
+    for workers in range(config.parallel.workers, (config.parallel.most_workers or config.parallel.workers) + 1):
+        if config.batch % (workers * config.parallel.accumulate):
+            raise RaylabError(
+                f"--batch {config.batch} cannot be shared by {workers} workers in {config.parallel.accumulate} passes: "
+                "take a multiple of their product."
+            )

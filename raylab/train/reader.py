@@ -1,0 +1,122 @@
+"""From positions in the order to arrays: rows of the label store, their pictures cropped, the task's columns."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+
+from raylab.errors import RaylabError
+from raylab.schema import Reason
+from raylab.sources import open_source
+from raylab.sources.base import SourceConfig
+from raylab.sources.images import ImageRefused, open_image
+from raylab.storage import Folder
+from raylab.tasks.base import Collator
+from raylab.train.batch import to_table
+from raylab.train.examples import read_part
+from raylab.train.order import Order, Piece, Share, Window, generator
+from raylab.train.pixels import decoded_side, to_input
+
+CHUNK_ROWS = 64
+"""Rows whose pictures are in memory at once."""
+REPLACED = "replaced"
+"""A batch's column: the row stands in for one whose picture could not be opened."""
+
+
+class Reader:
+    """Reads the rows of steps. Cheap to pickle: connects and loads where it is used.
+
+    Args:
+        labels: URI of the label store.
+        source: how its pictures are read.
+        collator: the task's half.
+        order: of the run's rows.
+        share: this worker's part of each batch.
+    """
+
+    def __init__(self, labels: str, source: SourceConfig, collator: Collator, order: Order, share: Share) -> None:
+        self.labels, self.source, self.collator, self.order, self.share = labels, source, collator, order, share
+        self._window: Window | None = None
+        self._window_rows = pa.table({})
+        self._pictures = open_source(source)
+
+    def read(self, steps: range) -> Iterator[pa.Table]:
+        """Yield this worker's rows of some steps, in order, as `batch.to_table` makes them.
+
+        Raises:
+            RaylabError: the label store changed, or no picture of a chunk can be opened.
+        """
+        for piece in self.order.pieces(steps):
+            yield from self._piece(piece)
+
+    def _piece(self, piece: Piece) -> Iterator[pa.Table]:
+        window = piece.window
+        position = np.arange(piece.start, piece.stop)
+        position = position[self.share.mine(position)]
+        rows = self._rows(window)
+        order = window.shuffled(self.order.seed)[position - window.start]
+        for at in range(0, len(position), CHUNK_ROWS):
+            chosen = slice(at, at + CHUNK_ROWS)
+            yield self._chunk(rows.take(pa.array(order[chosen])), window.epoch, position[chosen])
+
+    def _chunk(self, rows: pa.Table, epoch: int, position: np.ndarray) -> pa.Table:
+        draws = [generator(self.order.seed, epoch, int(at)) for at in position]
+        images = self._images(rows, draws)
+        good = [i for i, image in enumerate(images) if isinstance(image, np.ndarray)]
+        if not good:
+            raise RaylabError(
+                f"None of {len(images)} pictures in a row could be opened; of row {rows['row_id'][0].as_py()}: "
+                f"{images[0]}. Are they where the label store says (--source)?"
+            )
+        stand_in = [min(good, key=lambda j, i=i: (j - i) % len(images)) for i in range(len(images))]
+        arrays = self.collator(rows.take(pa.array(stand_in)), draws)
+        arrays["image_BHWC"] = np.stack([images[i] for i in stand_in])
+        arrays[REPLACED] = np.array([i != j for i, j in enumerate(stand_in)], np.uint8)
+        return to_table(arrays)
+
+    def _images(self, rows: pa.Table, draws: list[np.random.Generator]) -> list[np.ndarray | str]:
+        """Return each picture as the network takes it, or why it cannot be had."""
+        data = self._pictures.image_bytes(rows["image"].to_pylist())
+        return [self._image(one, draw) for one, draw in zip(data, draws)]
+
+    def _image(self, data: bytes | Reason, draw: np.random.Generator) -> np.ndarray | str:
+        if isinstance(data, Reason):
+            return data.value
+        try:
+            picture = open_image(data, self.source.limits, decoded_side(self.collator.image))
+        except ImageRefused as refused:
+            return str(refused)
+        return to_input(picture, self.collator.image, draw)
+
+    def _rows(self, window: Window) -> pa.Table:
+        """Return the usable rows of a window's parts, joined; kept, because its pieces are read one after the other."""
+        if self._window != window:
+            self._window, self._window_rows = window, self._load(window)
+        return self._window_rows
+
+    def _load(self, window: Window) -> pa.Table:
+        folder = Folder(self.labels)
+        tables = []
+        for part in window.parts:
+            rows, _ = read_part(folder, part.name, self.collator)
+            if rows.num_rows != part.rows:
+                raise RaylabError(
+                    f"{self.labels}/{part.name} has {rows.num_rows} usable rows, and had {part.rows} when the run "
+                    "began: start it again in another --out."
+                )
+            tables.append(rows)
+        return pa.concat_tables(tables).combine_chunks()
+
+
+def read(pickled: bytes, steps: range) -> Iterator[pa.Table]:
+    """Read the rows of some steps by a pickled `Reader`: what it loads is kept for the next call in this process."""
+    yield from _unpickled(pickled).read(steps)
+
+
+@lru_cache(maxsize=2)
+def _unpickled(pickled: bytes) -> Reader:
+    return pickle.loads(pickled)

@@ -1,0 +1,221 @@
+"""A training run on Ray: a survey of the label store, workers under Ray Train, rows by Ray Data, the trained model."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import ray
+
+from raylab.config import differences, to_dict
+from raylab.errors import RaylabError
+from raylab.kb.catalog import Catalog
+from raylab.session import READ_CPUS, plain_errors, session
+from raylab.storage import Folder
+from raylab.tracking import Tracker
+from raylab.train.examples import EXAMPLES, part_names, survey_part, write_survey
+from raylab.train.loop import Curve, images_per_second
+from raylab.train.plan import TrainConfig, check
+
+if TYPE_CHECKING:
+    from raylab.train.reader import Reader
+
+logger = logging.getLogger(__name__)
+
+ERROR = "error.json"
+"""In a run's folder: why a worker ended it. Without it, Ray would start the workers again for what cannot go better."""
+FREE = ("steps", "out", "checkpoint", "track", "parallel", "accelerator", "data.task_rows", "init")
+"""Fields that may differ when a run goes on; all others make another run."""
+BLOCK_BYTES = 32 * 2**20
+"""Rows with their pixels travel in blocks of about this size."""
+
+
+def run(config: TrainConfig) -> dict[str, Any]:
+    """Train, or go on with what an earlier call with the same config began.
+
+    Returns:
+        The summary, as it lies in ``summary.json``.
+
+    Raises:
+        RaylabError: anything that the user can put right; checkpoints stay.
+    """
+    check(config)
+    started = time.perf_counter()
+    out, labels, kb = Folder(config.out), Folder(config.labels), Catalog.open(config.kb)
+    _begin(config, out, labels, kb)
+    parallel = config.parallel
+    needed = READ_CPUS + parallel.workers * parallel.cpus
+    with session(needed, parallel.workers * _gpus(config)), plain_errors():
+        examples = out.read_json(EXAMPLES) if out.exists(EXAMPLES) else _survey(config, out, labels, kb)
+        _check_examples(config, examples)
+        point = _train(config, examples, out)
+    summary = _summarise(config, examples, point, time.perf_counter() - started)
+    out.write_json("summary.json", summary)
+    return summary
+
+
+def _begin(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> None:
+    """Write the run's config, or refuse to go on with another one's run."""
+    found = part_names(labels, config.data.rows)
+    made_with = labels.read_json("run.json").get("kb")
+    if made_with and made_with != kb.info.fingerprint:
+        raise RaylabError(
+            f"{labels.uri} was labelled with knowledge base {made_with}, {config.kb} is {kb.info.fingerprint}: "
+            "give --kb the one that the labels were made with."
+        )
+    now = to_dict(config) | {"label_parts": found}
+    if out.exists("config.json"):
+        before = out.read_json("config.json")
+        differing = differences(_bound(before), _bound(now))
+        if differing:
+            raise RaylabError(
+                f"{out.uri} holds a run with another config:\n  "
+                + "\n  ".join(differing[:10])
+                + "\nTake another --out, "
+                "or the config that it began with."
+            )
+    out.write_json("config.json", now)
+    out.remove(ERROR)
+
+
+def _bound(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that make a run what it is."""
+    kept = {name: value for name, value in config.items() if name not in FREE}
+    return kept | {"data": {name: value for name, value in config["data"].items() if f"data.{name}" not in FREE}}
+
+
+def _gpus(config: TrainConfig) -> float:
+    """Return the GPUs of a worker."""
+    if config.accelerator == "auto":
+        return 1.0 if ray.is_initialized() and ray.cluster_resources().get("GPU") else 0.0
+    return 1.0 if config.accelerator == "cuda" else 0.0
+
+
+def _survey(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> dict[str, Any]:
+    """Count usable rows and entities, a Ray task a file."""
+    from raylab.tasks.base import TaskContext
+
+    collator = config.task.collator(TaskContext(config.kb, config.out, 0, config.seed))
+    count = ray.remote(num_cpus=READ_CPUS)(survey_part)
+    found = ray.get([count.remote(labels, name, collator) for name in part_names(labels, config.data.rows)])
+    return write_survey(out, kb, found)
+
+
+def _check_examples(config: TrainConfig, examples: dict[str, Any]) -> None:
+    if examples["rows"] < config.batch:
+        raise RaylabError(
+            f"{config.labels} has {examples['rows']} rows of use for {config.recipe} ({examples['left_out']} are not): "
+            f"a batch takes {config.batch}. Take a smaller --batch, or more labels."
+        )
+    logger.info("%d rows, %d entities", examples["rows"], examples["classes"])
+
+
+def _train(config: TrainConfig, examples: dict[str, Any], out: Folder) -> Curve:
+    """Run the workers; return the last point of the curves."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    parallel = config.parallel
+    most = parallel.most_workers
+    trainer = TorchTrainer(
+        partial(_worker, config, examples),
+        scaling_config=ScalingConfig(
+            num_workers=(parallel.workers, most) if most else parallel.workers,
+            use_gpu=_gpus(config) > 0,
+            resources_per_worker={"CPU": parallel.cpus, "GPU": _gpus(config)},
+        ),
+        torch_config=TorchConfig(backend="nccl" if _gpus(config) else "gloo"),
+        run_config=RunConfig(
+            storage_path=f"{out.uri}/ray" if "://" in out.uri else out.path("ray"),
+            failure_config=FailureConfig(max_failures=parallel.max_failures),
+        ),
+    )
+    result = trainer.fit()
+    if out.exists(ERROR):
+        raise RaylabError(out.read_json(ERROR)["error"])
+    return result.return_value
+
+
+def _worker(config: TrainConfig, examples: dict[str, Any]) -> Curve:
+    """Be one worker under Ray Train; return the last point."""
+    from raylab.train.export import export
+    from raylab.train.worker import Run, work
+
+    _log()
+    out = Folder(config.out)
+    if out.exists(ERROR):
+        return {}
+    told = _Told(config, out)
+    run = Run(config, examples)
+    try:
+        work(run, _stream, told)
+        if told.is_first:
+            export(run)
+    except RaylabError as error:
+        out.write_json(ERROR, {"error": str(error)})
+        raise
+    finally:
+        told.close()
+    return told.last
+
+
+class _Told:
+    """Passes the points of the curves on: to the tracker, and to Ray Train, which asks all workers for each."""
+
+    def __init__(self, config: TrainConfig, out: Folder) -> None:
+        from raylab.train.checkpoint import Checkpoints
+
+        self.config = config
+        self.is_first = ray.train.get_context().get_world_rank() == 0
+        self.last: Curve = {}
+        self.tracker: Tracker | None = None
+        if self.is_first:
+            start = Checkpoints(out).latest() or 0
+            self.tracker = Tracker(out, config.track.project, to_dict(config), start)
+
+    def __call__(self, step: int, point: Curve) -> bool:
+        """Take a point; tell whether a node of the run is about to go."""
+        self.last = point | {"images_per_s": images_per_second(point, self.config.batch)}
+        if self.tracker is not None:
+            self.tracker.add(step, self.last)
+        ray.train.report({"step": step, **self.last})
+        return ray.train.get_preemption_info() is not None
+
+    def close(self) -> None:
+        if self.tracker is not None:
+            self.tracker.close()
+
+
+def _stream(reader: Reader, tasks: Sequence[range]) -> Iterable[pa.Table]:
+    """Read by Ray Data, in order; this worker is the dataset's driver."""
+    from raylab.streams import stream
+    from raylab.train.reader import read
+
+    pickled = pickle.dumps(reader)
+    dataset = stream([partial(read, pickled, steps) for steps in tasks], block_bytes=BLOCK_BYTES, ordered=True)
+    return dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
+
+
+def _log() -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("raylab").setLevel(logging.INFO)
+
+
+def _summarise(config: TrainConfig, examples: dict[str, Any], point: Curve, seconds: float) -> dict[str, Any]:
+    return {
+        "recipe": config.recipe,
+        "steps": config.steps,
+        "batch": config.batch,
+        "rows": examples["rows"],
+        "left_out": examples["left_out"],
+        "classes": examples["classes"],
+        "last": point,
+        "seconds": round(seconds, 2),
+        "model": f"{config.out}/model",
+        "out": config.out,
+    }

@@ -1,0 +1,117 @@
+"""One worker of a training run: builds the network, goes on from the last checkpoint, loops. Knows no Ray."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from raylab.models.distributed import rank, world
+from raylab.storage import Folder
+from raylab.tasks.base import Arrays, Learner, TaskContext
+from raylab.train.accelerators import open_accelerator
+from raylab.train.accelerators.base import Accelerator
+from raylab.train.batch import batches
+from raylab.train.checkpoint import Checkpoints, RunState
+from raylab.train.examples import parts_of
+from raylab.train.loop import Curve, Loop
+from raylab.train.optim import make_optimizer, make_table_optimizer
+from raylab.train.order import Order, Share
+from raylab.train.plan import TrainConfig
+from raylab.train.reader import Reader
+
+logger = logging.getLogger(__name__)
+
+Stream = Callable[[Reader, Sequence[range]], Iterable[pa.Table]]
+"""Reads the rows of steps in order, a range of steps a task: `read_here`, or by Ray Data."""
+
+
+def read_here(reader: Reader, tasks: Sequence[range]) -> Iterator[pa.Table]:
+    """Read in this process, when the loop asks."""
+    for steps in tasks:
+        yield from reader.read(steps)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all workers of a run are told.
+
+    Args:
+        config: the run.
+        examples: what `examples.write_survey` found.
+    """
+
+    config: TrainConfig
+    examples: dict[str, Any]
+
+    @property
+    def context(self) -> TaskContext:
+        """What the task is built with."""
+        config = self.config
+        return TaskContext(config.kb, config.out, self.examples["classes"], config.seed)
+
+
+def work(run: Run, stream: Stream, on_point: Callable[[int, Curve], bool]) -> None:
+    """Train as this process's share of a run; torch.distributed is set up where there are other workers.
+
+    Args:
+        run: see there.
+        stream: how pieces are read.
+        on_point: takes each point of the curves; called in every worker. True: save now.
+
+    Raises:
+        RaylabError: anything that the user can put right.
+    """
+    config = run.config
+    accelerator = open_accelerator(config.accelerator, config.parallel.threads)
+    learner, state = build(run, accelerator)
+    checkpoints = Checkpoints(Folder(config.out), config.checkpoint.keep, config.checkpoint.keep_every)
+    start = checkpoints.latest() or 0
+    if start:
+        state.load(checkpoints, start)
+        logger.info("goes on from step %d", start)
+    loop = Loop(
+        learner=learner,
+        module=state.module,
+        optimizers=state.optimizers,
+        accelerator=accelerator,
+        optim=config.optim,
+        steps=config.steps,
+        accumulate=config.parallel.accumulate,
+        precision=config.parallel.precision,
+        seed=config.seed,
+        log_every=config.track.every,
+        on_point=on_point,
+        save_every=config.checkpoint.every,
+        on_save=lambda step: state.save(checkpoints, step),
+    )
+    loop.run(arrays(run, stream, start), start)
+
+
+def build(run: Run, accelerator: Accelerator) -> tuple[Learner, RunState]:
+    """Return a learner on its device, and all that is saved of the run; weights follow from the run's seed."""
+    config = run.config
+    torch.manual_seed(config.seed)
+    learner = config.task.learner(run.context)
+    accelerator.place(learner)
+    module = accelerator.wrap(learner, config.parallel)
+    optimizers: list[torch.optim.Optimizer] = [make_optimizer(learner.groups(), config.optim)]
+    if learner.table is not None:
+        optimizers.append(make_table_optimizer(learner.table, config.optim))
+    about = {"seed": config.seed, "kb": run.examples["kb"], "rows": run.examples["rows"]}
+    return learner, RunState(learner, module, optimizers, about)
+
+
+def arrays(run: Run, stream: Stream, start: int) -> Iterator[Arrays]:
+    """Yield this worker's rows of each pass, from step `start` on."""
+    config = run.config
+    order = Order(tuple(parts_of(run.examples)), config.seed, config.data.window_rows, config.batch)
+    share = Share(config.batch, rank(), world())
+    reader = Reader(config.labels, config.source, config.task.collator(run.context), order, share)
+    size = max(1, config.data.task_rows // share.rows)
+    tasks = [range(step, min(step + size, config.steps)) for step in range(start, config.steps, size)]
+    return batches(stream(reader, tasks), share.rows // config.parallel.accumulate)

@@ -1,0 +1,47 @@
+"""Every task's run, alone and without Ray: it learns, it can be killed and goes on with the very same losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from train.runs import MINIWORLD, small, train
+from train.training_store import Store
+
+from raylab.train.loop import Curve
+
+
+class Killed(Exception):
+    """Stands in for a kill: nothing is tidied up."""
+
+
+def losses(points: dict[int, Curve]) -> dict[int, dict[str, float]]:
+    timing = ("step_s", "memory_gb")
+    return {
+        step: {name: value for name, value in point.items() if name not in timing} for step, point in points.items()
+    }
+
+
+@pytest.mark.parametrize("recipe", MINIWORLD)
+def test_a_killed_run_goes_on_with_the_same_losses(recipe: str, store: Store, tmp_path: Path) -> None:
+    undisturbed = losses(train(small(recipe, store, tmp_path / "a")))
+
+    def kill(step: int, point: Curve) -> None:
+        if step == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(small(recipe, store, tmp_path / "b"), kill)
+    resumed = losses(train(small(recipe, store, tmp_path / "b")))
+    assert sorted(resumed) == [5, 6]
+    assert resumed == {step: undisturbed[step] for step in resumed}
+    assert sorted(undisturbed) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("recipe", MINIWORLD)
+def test_it_learns(recipe: str, store: Store, tmp_path: Path) -> None:
+    points = train(small(recipe, store, tmp_path, steps=40))
+    first, last = (sum(points[step]["loss"] for step in steps) / 5 for steps in (range(1, 6), range(36, 41)))
+    assert last < 0.9 * first
+    assert all(point["replaced"] == 0 for point in points.values())
+    assert points[1]["rate/decoder matrices" if "git" in recipe else "rate/matrices"] > 0
