@@ -37,6 +37,14 @@ def all_reduce(value_N: Tensor) -> Tensor:
     return across.all_reduce(value_N) if world() > 1 else value_N
 
 
+def mean(value_N: Tensor) -> Tensor:
+    """Return the mean over workers, without a gradient."""
+    found = value_N.detach().clone()
+    if world() > 1:
+        dist.all_reduce(found)
+    return found / world()
+
+
 def highest(value_N: Tensor) -> Tensor:
     """Return the largest over workers, without a gradient."""
     found = value_N.detach().clone()

@@ -107,6 +107,10 @@ class Learner(Protocol):
         """Trade computation for memory in the backward pass."""
         ...
 
+    def describe(self, batch: Mapping[str, Tensor]) -> list[str]:
+        """Return what the network says of each picture of a batch, and what would be right, for people."""
+        ...
+
     def after_step(self) -> None:
         """Put parameters back where they may be (a temperature's limit)."""
         ...

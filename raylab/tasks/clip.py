@@ -107,6 +107,10 @@ class ClipLearner:
         """See `tasks.base.Learner`."""
         self.module.checkpoint_activations()
 
+    def describe(self, batch: Mapping[str, Tensor]) -> list[str]:
+        """Where each picture's own text stands among the batch's."""
+        return own_places(self.module(*self.inputs(batch)))
+
     def after_step(self) -> None:
         """Keep the temperature within CLIP's limit."""
         with torch.no_grad():
@@ -115,6 +119,13 @@ class ClipLearner:
     def save(self, folder: Path) -> None:
         """Write an open_clip folder."""
         self.encoder.save(self.module, folder)
+
+
+def own_places(outputs: Mapping[str, Tensor]) -> list[str]:
+    """Return where each picture's own text stands among all texts, nearest first."""
+    cosine_BB = outputs["image_BD"] @ outputs["text_BD"].T
+    place_B = (cosine_BB > cosine_BB.diagonal()[:, None]).sum(dim=1) + 1
+    return [f"its own text is number {place} of {len(cosine_BB)}" for place in place_B.tolist()]
 
 
 def dual_groups(module: DualEncoder) -> list[Group]:

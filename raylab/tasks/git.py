@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,12 @@ import pyarrow.compute as pc
 import torch
 
 from raylab.errors import RaylabError
+from raylab.kb.catalog import Catalog
+from raylab.models.beam import decode
 from raylab.models.dual_encoder import DualEncoderConfig
 from raylab.models.recogniser import GitModule, GitShape
 from raylab.models.text import Tokenizer, TokenizerConfig
+from raylab.models.titles import open_codes
 from raylab.tasks.base import Arrays, Group, ImageInput, TaskContext, decayed
 from raylab.tasks.clip import image_input
 
@@ -33,6 +37,8 @@ ENTITY_QUESTIONS = (
     "what is the name of the main object?",
 )
 """One is drawn for each row: GER's code has six of this kind (ver.md B); the words are ours."""
+SAMPLE_BEAMS = 4
+"""Of the answers that are shown while a run goes on."""
 RATIONALE_QUESTION = "explain what the image shows."
 """The rationale's task prefix; its words are ours."""
 
@@ -64,6 +70,8 @@ class GitTask:
     targets: TargetsConfig = field(default_factory=TargetsConfig)
     crop: str = "inception"
     """See `tasks.base.ImageInput`."""
+    codes: bool = False
+    """Entities are learnt as GER's ALD codes instead of their names (ver.md D.1)."""
     smoothing: float = 0.2
     """Of labels (ver.md B)."""
     encoder_rate: float = 0.1
@@ -75,7 +83,7 @@ class GitTask:
 
     def collator(self, context: TaskContext) -> TextCollator:
         """See `tasks.base.TaskConfig`."""
-        return TextCollator(self)
+        return TextCollator(self, context)
 
     def learner(self, context: TaskContext) -> GitLearner:
         """See `tasks.base.TaskConfig`."""
@@ -85,15 +93,26 @@ class GitTask:
 class TextCollator:
     """``context_BRC`` and ``target_BRT`` int64: a text for each part that is learnt; one that a row lacks is empty."""
 
-    def __init__(self, config: GitTask) -> None:
-        self.config = config
+    def __init__(self, config: GitTask, context: TaskContext) -> None:
+        self.config, self.kb = config, context.kb
         self.image: ImageInput = image_input(config.encoder, config.crop)
         self.tokenizer = Tokenizer(config.tokenizer)
         self.parts = config.targets.names()
-        self.columns: Sequence[str] = ("entity_name", "annotation") if self.parts != ["entity"] else ("entity_name",)
+        more = () if self.parts == ["entity"] else ("annotation",)
+        self.columns: Sequence[str] = ("entity_id", "entity_name", *more)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_codes"}
+
+    @cached_property
+    def _codes(self) -> tuple[Catalog, np.ndarray]:
+        catalog = Catalog.open(self.kb)
+        return catalog, open_codes(catalog, self.tokenizer).code_EL
 
     def usable(self, rows: pa.Table) -> np.ndarray:
-        """Rows with a name, be it one that no entity has (ver.md A.2: decoding handles it)."""
+        """Rows with a name, be it one that no entity has (ver.md A.2: decoding handles it); with codes, an entity."""
+        if self.config.codes:
+            return rows["entity_id"].is_valid().to_numpy()
         return pc.fill_null(pc.greater(pc.utf8_length(rows["entity_name"]), 0), False).to_numpy()
 
     def __call__(self, rows: pa.Table, draws: Sequence[np.random.Generator]) -> Arrays:
@@ -104,7 +123,18 @@ class TextCollator:
         shape, shapes = self.config.shape, (len(rows), len(self.parts), -1)
         questions = self.tokenizer.questions([question for question, _ in flat], shape.context)
         answers = self.tokenizer.answers([answer for _, answer in flat], shape.target)
+        if self.config.codes and "entity" in self.parts:
+            answers[self.parts.index("entity") :: len(self.parts)] = self._coded(rows)
         return {"context_BRC": questions.reshape(shapes), "target_BRT": answers.reshape(shapes)}
+
+    def _coded(self, rows: pa.Table) -> np.ndarray:
+        """Return the targets of the rows' entities: start and code, whose last slot needs no end behind it."""
+        catalog, code_EL = self._codes
+        code_BL = code_EL[catalog.rows(rows["entity_id"].combine_chunks())]
+        target_BT = np.full((len(rows), self.config.shape.target), self.tokenizer.pad)
+        target_BT[:, 0] = self.tokenizer.start
+        target_BT[:, 1 : 1 + code_BL.shape[1]] = code_BL
+        return target_BT
 
     def _text(self, part: str, row: dict[str, Any], draw: np.random.Generator) -> tuple[str, str | None]:
         """Return question and answer of a part, no answer where the row has none."""
@@ -162,9 +192,19 @@ class GitLearner:
         """See `tasks.base.Learner`."""
         self.module.git.set_grad_checkpointing(True)
 
+    def describe(self, batch: Mapping[str, Tensor]) -> list[str]:
+        """What the network answers to the first part's question, and the right answer."""
+        git, words = self.module.git, Tokenizer(self.config.tokenizer)
+        context_BC, target_BT = batch["context_BRC"][:, 0], batch["target_BRT"][:, 0]
+        inputs = (git, self.module.pixels(batch["image_BHWC"]), context_BC)
+        found = decode(*inputs, steps=git.config.target, beams=SAMPLE_BEAMS, results=1)
+        said, right = words.text(found.token_BRT[:, 0].tolist()), words.text(target_BT.tolist())
+        return [f"{one} (right: {other})" for one, other in zip(said, right)]
+
     def after_step(self) -> None:
         """Nothing has a limit."""
 
     def save(self, folder: Path) -> None:
         """Write a folder that `models.recogniser` opens."""
-        self.module.save(folder, self.config.encoder, self.config.tokenizer, self.config.shape)
+        config = self.config
+        self.module.save(folder, config.encoder, config.tokenizer, config.shape, codes=config.codes)

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import torch
+from torch.nn.functional import normalize
 
 from raylab.errors import RaylabError
+from raylab.kb.catalog import Catalog
 from raylab.models.class_table import ClassTable, ClassTableConfig
 from raylab.models.contrastive import contrastive_loss
+from raylab.models.distributed import world
 from raylab.models.dual_encoder import DualEncoder, DualEncoderConfig
 from raylab.tasks.base import Arrays, Group, ImageInput, TaskContext
 from raylab.tasks.classes import Classes
-from raylab.tasks.clip import HIGHEST_LOGIT_SCALE, dual_groups, image_input
+from raylab.tasks.clip import HIGHEST_LOGIT_SCALE, dual_groups, image_input, own_places
 from raylab.tasks.texts import Wording, WordingConfig
 
 if TYPE_CHECKING:
@@ -112,7 +115,7 @@ class MofiLearner:
     """See `tasks.base.Learner`."""
 
     def __init__(self, config: MofiTask, context: TaskContext) -> None:
-        self.config = config
+        self.config, self.context = config, context
         self.module: DualEncoder = config.encoder.build()
         if config.supervised_weight == 1:  # the text tower rests
             for name, parameter in self.module.named_parameters():
@@ -149,6 +152,20 @@ class MofiLearner:
     def checkpoint_activations(self) -> None:
         """See `tasks.base.Learner`."""
         self.module.checkpoint_activations()
+
+    def describe(self, batch: Mapping[str, Tensor]) -> list[str]:
+        """The class nearest to each picture and the right one; where the table is sharded, see `clip.own_places`."""
+        outputs = self.module(*self.inputs(batch))
+        if self.table is None or world() > 1:
+            return own_places(outputs) if "text_BD" in outputs else []
+        nearest_B = (outputs["image_BD"] @ normalize(self.table.weight, dim=-1).T).argmax(dim=1)
+        catalog = Catalog.open(self.context.kb)
+        rows = Classes(self.context.run, self.context.kb).kb_rows
+        said, right = (
+            catalog.take(rows[numbers.cpu().numpy()], ("title",))["title"].to_pylist()
+            for numbers in (nearest_B, batch["class_B"])
+        )
+        return [f"{one} (right: {other})" for one, other in zip(said, right)]
 
     def after_step(self) -> None:
         """Keep the temperature within CLIP's limit."""

@@ -19,7 +19,12 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
 
 from raylab.errors import RaylabError
 from raylab.models.class_table import ClassTable
@@ -147,6 +152,19 @@ class RunState:
         )
         if self.learner.table is not None:
             _set_table(self.learner.table, self.optimizers[1], state["table"])
+
+    def load_weights(self, checkpoints: Checkpoints) -> None:
+        """Begin with the network of another run's last checkpoint.
+
+        Raises:
+            RaylabError: it has none, or one of another model.
+        """
+        step = checkpoints.latest()
+        if step is None:
+            raise RaylabError(f"--init {checkpoints.out.uri}: no checkpoint there.")
+        state = {"model": get_model_state_dict(self.module)}
+        checkpoints.load(step, state)
+        set_model_state_dict(self.module, state["model"])
 
     def _state(self) -> dict[str, Any]:
         model, optimizer = get_state_dict(self.module, self.optimizers[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,12 @@ class Survey:
     """What one file holds."""
 
     part: Part
+    held: Part
+    """The same file's rows that are held out."""
     left_out: int
     """Rows that the task cannot use."""
     entities: dict[str, int]
-    """Entity id -> usable rows."""
+    """Entity id -> usable rows, held out or not."""
 
 
 def part_names(labels: Folder, kind: str) -> list[str]:
@@ -55,8 +57,20 @@ def part_names(labels: Folder, kind: str) -> list[str]:
     return [name for field in KINDS[kind] for name in manifest[field]]
 
 
-def read_part(labels: Folder, name: str, collator: Collator) -> tuple[pa.Table, int]:
+def held_out(row_ids: pa.ChunkedArray, share: float) -> np.ndarray:
+    """Return bool [n]: rows that are kept from training, to measure it by. It depends on the row's id alone."""
+    return np.array([int(row_id[:8], 16) < share * 2**32 for row_id in row_ids.to_pylist()], bool)
+
+
+def read_part(labels: Folder, name: str, collator: Collator, share: float, held: bool = False) -> tuple[pa.Table, int]:
     """Return a part's usable rows, the columns that the collator wants, and how many rows it cannot use.
+
+    Args:
+        labels: the store's folder.
+        name: the file.
+        collator: the task's half.
+        share: of rows that are held out.
+        held: return those, instead of the others.
 
     Raises:
         RaylabError: the file is of another schema version.
@@ -67,15 +81,18 @@ def read_part(labels: Folder, name: str, collator: Collator) -> tuple[pa.Table, 
         check_version(file.schema_arrow, f"{labels.uri}/{name}")
         rows = file.read(columns)
     usable = collator.usable(rows)
-    return rows.filter(pa.array(usable)), int((~usable).sum())
+    mine = held_out(rows["row_id"], share) == held
+    return rows.filter(pa.array(usable & mine)), int((~usable).sum())
 
 
-def survey_part(labels: Folder, name: str, collator: Collator) -> Survey:
-    """Count a part's usable rows and their entities."""
-    rows, left_out = read_part(labels, name, collator)
-    counts = pc.value_counts(rows["entity_id"].drop_null())
+def survey_part(labels: Folder, name: str, collator: Collator, share: float) -> Survey:
+    """Count a part's usable rows and their entities; arguments as in `read_part`."""
+    rows, left_out = read_part(labels, name, collator, share)
+    held, _ = read_part(labels, name, collator, share, held=True)
+    both = pa.concat_tables([rows, held])  # the class table knows also those that only held-out rows show
+    counts = pc.value_counts(both["entity_id"].drop_null())
     entities = {one["values"].as_py(): one["counts"].as_py() for one in counts}
-    return Survey(Part(name, rows.num_rows), left_out, entities)
+    return Survey(Part(name, rows.num_rows), Part(name, held.num_rows), left_out, entities)
 
 
 def write_survey(out: Folder, kb: Catalog, found: Sequence[Survey]) -> dict[str, Any]:
@@ -89,7 +106,8 @@ def write_survey(out: Folder, kb: Catalog, found: Sequence[Survey]) -> dict[str,
         entities.update(one.entities)
     _write_classes(out, kb, entities)
     examples = {
-        "parts": [{"name": one.part.name, "rows": one.part.rows} for one in found if one.part.rows],
+        "parts": [asdict(one.part) for one in found if one.part.rows],
+        "held": [asdict(one.held) for one in found if one.held.rows],
         "rows": sum(one.part.rows for one in found),
         "left_out": sum(one.left_out for one in found),
         "classes": len(entities),
@@ -116,6 +134,6 @@ def _write_classes(out: Folder, kb: Catalog, entities: dict[str, int]) -> None:
     out.write_parquet(CLASSES, pa.table(columns))
 
 
-def parts_of(examples: dict[str, Any]) -> list[Part]:
-    """Return the parts as `EXAMPLES` has them."""
-    return [Part(one["name"], one["rows"]) for one in examples["parts"]]
+def parts_of(examples: dict[str, Any], held: bool = False) -> tuple[Part, ...]:
+    """Return the parts as `EXAMPLES` has them: of the rows to train on, or of those held out."""
+    return tuple(Part(**one) for one in examples["held" if held else "parts"])

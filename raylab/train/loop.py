@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from raylab.errors import RaylabError
-from raylab.models.distributed import rank, world
+from raylab.models.distributed import mean, rank, world
 from raylab.tasks.base import Arrays, Learner
 from raylab.train.accelerators.base import Accelerator
 from raylab.train.optim import OptimConfig, clip, set_rates, share_of_rate
@@ -46,6 +45,8 @@ class Loop:
         on_point: takes a step and its point; True: save now, this process may soon be gone.
         save_every: steps between two checkpoints.
         on_save: writes the checkpoint of a step.
+        evaluate_every: steps between two looks at rows that are held out.
+        evaluate: looks at them.
     """
 
     learner: Learner
@@ -61,6 +62,8 @@ class Loop:
     on_point: Callable[[int, Curve], bool]
     save_every: int
     on_save: Callable[[int], None]
+    evaluate_every: int
+    evaluate: Callable[[], Curve]
 
     def __post_init__(self) -> None:
         """Begin to measure."""
@@ -84,8 +87,12 @@ class Loop:
             done = step + 1
             self._meter.add(parts, norm)
             saves = done % self.save_every == 0 or done == self.steps
-            if saves or done % self.log_every == 0:
+            evaluates = done % self.evaluate_every == 0 or done == self.steps
+            if saves or evaluates or done % self.log_every == 0:
                 point = self._point(done)  # looks at the loss: what is saved is sound
+                if evaluates:
+                    point |= self.evaluate()
+                    self._meter.reset()  # its time is not the steps'
                 if self.on_point(done, point) or saves:
                     self.on_save(done)
 
@@ -128,7 +135,7 @@ class Loop:
         if not math.isfinite(found["loss"]):
             raise RaylabError(
                 f"The loss is {found['loss']} after step {step}. The last checkpoint is whole: begin with its weights "
-                "(--init, another --out) and a lower --optim.rate, more --optim.warmup-steps or --parallel.precision fp32."
+                "(--init) in another --out, with a lower --optim.rate or more --optim.warmup-steps."
             )
         rates = {
             f"rate/{group.get('name', 'table')}": group["lr"] for one in self.optimizers for group in one.param_groups
@@ -159,7 +166,7 @@ class Meter:
         values = [torch.stack([part[name].float() for part in self._parts]).mean() for name in names]
         replaced = torch.stack([part[REPLACED].float() for part in self._parts]).sum()
         norm = torch.stack([_full(one) for one in self._norms]).mean()
-        joined = _mean_over_workers(torch.stack([*values, norm, replaced]))
+        joined = mean(torch.stack([*values, norm, replaced]))
         found = dict(zip([*names, "gradient_norm", REPLACED], joined.tolist()))
         found[REPLACED] *= world()
         found["step_s"] = (time.perf_counter() - self._since) / len(self._norms)
@@ -171,12 +178,6 @@ class Meter:
 def _full(norm: Tensor) -> Tensor:
     """Return a norm of sharded gradients as a plain tensor."""
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-
-
-def _mean_over_workers(values: Tensor) -> Tensor:
-    if world() > 1:
-        dist.all_reduce(values)
-    return values / world()
 
 
 def _summing(module: nn.Module, last: bool) -> AbstractContextManager[Any]:

@@ -17,6 +17,10 @@ class DataConfig:
 
     rows: str = "labelled"
     """``labelled``: rows that have a label; ``all``: also those that the labeling run rejected, as raw pairs."""
+    held_out: float = 0.01
+    """Share of the rows that is kept from training, to measure it by."""
+    held_out_rows: int = 4096
+    """Of those, so many are looked at, some."""
     window_rows: int = 50_000
     """Rows that are shuffled together; a reader holds that many rows (not their pictures) in memory."""
     task_rows: int = 1024
@@ -67,10 +71,12 @@ class TrackConfig:
 
     every: int = 20
     """Steps between two lines and points of the curves."""
+    evaluate_every: int = 500
+    """Steps between two looks at the rows that are held out."""
     project: str = "raylab"
     """W&B's; without WANDB_API_KEY the run is kept offline, in the run's folder. Empty: no W&B."""
     samples: int = 8
-    """Pictures with predictions that an evaluation shows."""
+    """Pictures among them that are shown in W&B, with what the model says of them."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -27,6 +28,16 @@ REPLACED = "replaced"
 """A batch's column: the row stands in for one whose picture could not be opened."""
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Which rows of a label store are meant."""
+
+    share: float
+    """Of the rows that are held out."""
+    held: bool = False
+    """Those, instead of the others."""
+
+
 class Reader:
     """Reads the rows of steps. Cheap to pickle: connects and loads where it is used.
 
@@ -36,10 +47,14 @@ class Reader:
         collator: the task's half.
         order: of the run's rows.
         share: this worker's part of each batch.
+        rows: which rows the order is of.
     """
 
-    def __init__(self, labels: str, source: SourceConfig, collator: Collator, order: Order, share: Share) -> None:
+    def __init__(
+        self, labels: str, source: SourceConfig, collator: Collator, order: Order, *, share: Share, rows: HeldOut
+    ) -> None:
         self.labels, self.source, self.collator, self.order, self.share = labels, source, collator, order, share
+        self.rows = rows
         self._window: Window | None = None
         self._window_rows = pa.table({})
         self._pictures = open_source(source)
@@ -102,7 +117,7 @@ class Reader:
         folder = Folder(self.labels)
         tables = []
         for part in window.parts:
-            rows, _ = read_part(folder, part.name, self.collator)
+            rows, _ = read_part(folder, part.name, self.collator, self.rows.share, self.rows.held)
             if rows.num_rows != part.rows:
                 raise RaylabError(
                     f"{self.labels}/{part.name} has {rows.num_rows} usable rows, and had {part.rows} when the run "

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 
@@ -102,7 +103,8 @@ def _survey(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> di
 
     collator = config.task.collator(TaskContext(config.kb, config.out, 0, config.seed))
     count = ray.remote(num_cpus=READ_CPUS)(survey_part)
-    found = ray.get([count.remote(labels, name, collator) for name in part_names(labels, config.data.rows)])
+    names = part_names(labels, config.data.rows)
+    found = ray.get([count.remote(labels, name, collator, config.data.held_out) for name in names])
     return write_survey(out, kb, found)
 
 
@@ -165,7 +167,7 @@ def _worker(config: TrainConfig, examples: dict[str, Any]) -> Curve:
 
 
 class _Told:
-    """Passes the points of the curves on: to the tracker, and to Ray Train, which asks all workers for each."""
+    """A `worker.Told`: passes the curves on, to the tracker and to Ray Train, which asks all workers for each point."""
 
     def __init__(self, config: TrainConfig, out: Folder) -> None:
         from raylab.train.checkpoint import Checkpoints
@@ -178,13 +180,18 @@ class _Told:
             start = Checkpoints(out).latest() or 0
             self.tracker = Tracker(out, config.track.project, to_dict(config), start)
 
-    def __call__(self, step: int, point: Curve) -> bool:
+    def point(self, step: int, point: Curve) -> bool:
         """Take a point; tell whether a node of the run is about to go."""
         self.last = point | {"images_per_s": images_per_second(point, self.config.batch)}
         if self.tracker is not None:
             self.tracker.add(step, self.last)
         ray.train.report({"step": step, **self.last})
         return ray.train.get_preemption_info() is not None
+
+    def samples(self, pictures: list[tuple[np.ndarray, str]]) -> None:
+        """Show pictures in W&B."""
+        if self.tracker is not None:
+            self.tracker.add_images("held_out", pictures)
 
     def close(self) -> None:
         if self.tracker is not None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -18,11 +19,12 @@ from raylab.train.accelerators.base import Accelerator
 from raylab.train.batch import batches
 from raylab.train.checkpoint import Checkpoints, RunState
 from raylab.train.examples import parts_of
+from raylab.train.held_out import HeldOutRows
 from raylab.train.loop import Curve, Loop
 from raylab.train.optim import make_optimizer, make_table_optimizer
 from raylab.train.order import Order, Share
 from raylab.train.plan import TrainConfig
-from raylab.train.reader import Reader
+from raylab.train.reader import HeldOut, Reader
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +57,25 @@ class Run:
         return TaskContext(config.kb, config.out, self.examples["classes"], config.seed)
 
 
-def work(run: Run, stream: Stream, on_point: Callable[[int, Curve], bool]) -> None:
+class Told(Protocol):
+    """Whom a worker tells how it goes."""
+
+    def point(self, step: int, point: Curve) -> bool:
+        """Take a point of the curves; every worker calls it. True: save now, a worker may soon be gone."""
+        ...
+
+    def samples(self, pictures: list[tuple[np.ndarray, str]]) -> None:
+        """Take pictures with what the model says of them; the first worker calls it."""
+        ...
+
+
+def work(run: Run, stream: Stream, told: Told) -> None:
     """Train as this process's share of a run; torch.distributed is set up where there are other workers.
 
     Args:
         run: see there.
         stream: how pieces are read.
-        on_point: takes each point of the curves; called in every worker. True: save now.
+        told: see there.
 
     Raises:
         RaylabError: anything that the user can put right.
@@ -74,6 +88,12 @@ def work(run: Run, stream: Stream, on_point: Callable[[int, Curve], bool]) -> No
     if start:
         state.load(checkpoints, start)
         logger.info("goes on from step %d", start)
+    elif config.init:
+        state.load_weights(Checkpoints(Folder(config.init)))
+    precision = config.parallel.precision
+    held = HeldOutRows(
+        held_arrays(run), learner, state.module, accelerator=accelerator, precision=precision, seed=config.seed
+    )
     loop = Loop(
         learner=learner,
         module=state.module,
@@ -82,14 +102,23 @@ def work(run: Run, stream: Stream, on_point: Callable[[int, Curve], bool]) -> No
         optim=config.optim,
         steps=config.steps,
         accumulate=config.parallel.accumulate,
-        precision=config.parallel.precision,
+        precision=precision,
         seed=config.seed,
         log_every=config.track.every,
-        on_point=on_point,
+        on_point=told.point,
         save_every=config.checkpoint.every,
         on_save=lambda step: state.save(checkpoints, step),
+        evaluate_every=config.track.evaluate_every,
+        evaluate=lambda: _evaluate(held, config, told),
     )
     loop.run(arrays(run, stream, start), start)
+
+
+def _evaluate(held: HeldOutRows, config: TrainConfig, told: Told) -> Curve:
+    """Look at the rows that are held out; samples need the whole network in one worker, which FSDP does not have."""
+    if rank() == 0 and config.track.samples and config.parallel.strategy == "ddp":
+        told.samples(held.samples(config.track.samples))
+    return held.point()
 
 
 def build(run: Run, accelerator: Accelerator) -> tuple[Learner, RunState]:
@@ -109,9 +138,27 @@ def build(run: Run, accelerator: Accelerator) -> tuple[Learner, RunState]:
 def arrays(run: Run, stream: Stream, start: int) -> Iterator[Arrays]:
     """Yield this worker's rows of each pass, from step `start` on."""
     config = run.config
-    order = Order(tuple(parts_of(run.examples)), config.seed, config.data.window_rows, config.batch)
+    order = Order(parts_of(run.examples), config.seed, config.data.window_rows, config.batch)
     share = Share(config.batch, rank(), world())
-    reader = Reader(config.labels, config.source, config.task.collator(run.context), order, share)
+    rows = HeldOut(config.data.held_out)
+    reader = Reader(config.labels, config.source, config.task.collator(run.context), order, share=share, rows=rows)
     size = max(1, config.data.task_rows // share.rows)
     tasks = [range(step, min(step + size, config.steps)) for step in range(start, config.steps, size)]
     return batches(stream(reader, tasks), share.rows // config.parallel.accumulate)
+
+
+def held_arrays(run: Run) -> list[Arrays]:
+    """Return this worker's rows that are held out, as in evaluation: the middle of each picture."""
+    config = run.config
+    parts = parts_of(run.examples, held=True)
+    have = min(config.data.held_out_rows, sum(part.rows for part in parts))
+    passes = config.parallel.accumulate * world()
+    batch = min(config.batch, have // passes * passes)
+    if not batch:
+        return []
+    collator = config.task.collator(run.context)
+    collator.image = replace(collator.image, crop="centre")
+    order, share = Order(parts, config.seed, have, batch), Share(batch, rank(), world())
+    rows = HeldOut(config.data.held_out, held=True)
+    reader = Reader(config.labels, config.source, collator, order, share=share, rows=rows)
+    return list(batches(reader.read(range(have // batch)), share.rows // config.parallel.accumulate))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from train.training_store import Store
 
 from raylab.kb.catalog import Catalog
@@ -42,18 +43,30 @@ def prepared(config: TrainConfig) -> Run:
     """Survey the label store."""
     labels, kb = Folder(config.labels), Catalog.open(config.kb)
     collator = config.task.collator(TaskContext(config.kb, config.out, 0, config.seed))
-    found = [survey_part(labels, name, collator) for name in part_names(labels, config.data.rows)]
+    names = part_names(labels, config.data.rows)
+    found = [survey_part(labels, name, collator, config.data.held_out) for name in names]
     return Run(config, write_survey(Folder(config.out), kb, found))
+
+
+class Told:
+    """Keeps what a run tells."""
+
+    def __init__(self, on_point: Callable[[int, Curve], None]) -> None:
+        self.on_point = on_point
+        self.points: dict[int, Curve] = {}
+        self.pictures: list[tuple[np.ndarray, str]] = []
+
+    def point(self, step: int, point: Curve) -> bool:
+        self.points[step] = point
+        self.on_point(step, point)
+        return False
+
+    def samples(self, pictures: list[tuple[np.ndarray, str]]) -> None:
+        self.pictures = pictures
 
 
 def train(config: TrainConfig, on_point: Callable[[int, Curve], None] = lambda step, point: None) -> dict[int, Curve]:
     """Train in this process; return the points."""
-    points: dict[int, Curve] = {}
-
-    def take(step: int, point: Curve) -> bool:
-        points[step] = point
-        on_point(step, point)
-        return False
-
-    work(prepared(config), read_here, take)
-    return points
+    told = Told(on_point)
+    work(prepared(config), read_here, told)
+    return told.points

@@ -1,0 +1,126 @@
+"""Checkpoints: whole or not there, kept by policy, read by any number of workers, refused where they do not belong."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_workers import run_workers
+from train.runs import small, train
+from train.training_store import Store
+
+from raylab.errors import RaylabError
+from raylab.models.class_table import ClassTable, ClassTableConfig
+from raylab.storage import Folder
+from raylab.tasks.base import Group
+from raylab.train.checkpoint import Checkpoints, RunState
+from raylab.train.optim import OptimConfig, make_optimizer, make_table_optimizer
+from raylab.train.plan import CheckpointConfig
+
+CLASSES, DIM = 11, 4
+
+
+class Small:
+    """A learner of one matrix and a table."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.module = torch.nn.Linear(DIM, DIM)
+        self.table = ClassTable(CLASSES, DIM, ClassTableConfig(negatives=CLASSES))
+
+    def groups(self) -> list[Group]:
+        return [Group("all", list(self.module.parameters()), 1.0, decays=False)]
+
+
+def state_of(learner: Small, about: dict[str, int | str] | None = None) -> RunState:
+    optim = OptimConfig(rate=0.1, table_rate=0.1)
+    optimizers = [make_optimizer(learner.groups(), optim), make_table_optimizer(learner.table, optim)]
+    return RunState(learner, learner.module, optimizers, about or {"seed": 1})  # type: ignore[arg-type]
+
+
+def step(learner: Small, state: RunState, seed: int) -> None:
+    image_BD = torch.randn(4, DIM, generator=torch.Generator().manual_seed(seed))
+    image_BD = torch.nn.functional.normalize(learner.module(image_BD), dim=-1)
+    learner.table(image_BD, torch.tensor([0, 5, 10, 5])).backward()
+    learner.table.rescale()
+    for optimizer in state.optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def write(rank: int, world: int, folder: str) -> torch.Tensor:
+    learner = Small()
+    state = state_of(learner)
+    step(learner, state, 0)
+    state.save(Checkpoints(Folder(folder)), 1)
+    return learner.table.weight.detach()
+
+
+def read(rank: int, world: int, folder: str) -> dict[str, torch.Tensor]:
+    learner = Small()
+    with torch.no_grad():
+        learner.table.weight.zero_()
+        learner.module.weight.zero_()
+    state = state_of(learner)
+    state.load(Checkpoints(Folder(folder)), 1)
+    moments = state.optimizers[1].state[learner.table.weight]
+    found = {"table": learner.table.weight.detach(), "moment": moments["exp_avg"]}
+    return found | {"module": learner.module.weight.detach(), "step": torch.tensor(int(moments["step"]))}
+
+
+@pytest.mark.parametrize(("writers", "readers"), [(1, 2), (2, 1)])
+def test_another_number_of_workers_reads_it(writers: int, readers: int, tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    written = torch.cat([write(0, 1, folder)] if writers == 1 else run_workers(write, writers, folder))
+    found = [read(0, 1, folder)] if readers == 1 else run_workers(read, readers, folder)
+    torch.testing.assert_close(torch.cat([one["table"] for one in found]), written)
+    assert torch.cat([one["moment"] for one in found]).count_nonzero()
+    for one in found:
+        assert one["module"].count_nonzero()
+        assert one["step"] == 1
+
+
+def test_the_pointer_names_whole_checkpoints_alone(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(Folder(str(tmp_path)))
+    assert checkpoints.latest() is None
+    state_of(Small()).save(checkpoints, 3)
+    (tmp_path / "checkpoints" / "step-0000000004").mkdir()  # as a kill leaves it
+    assert checkpoints.latest() == 3
+
+
+def test_the_latest_are_kept_and_some_of_the_others(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(Folder(str(tmp_path)), keep=2, keep_every=4)
+    for number in range(1, 8):
+        state_of(Small()).save(checkpoints, number)
+    assert [path.name[-2:] for path in sorted((tmp_path / "checkpoints").glob("step-*"))] == ["04", "06", "07"]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(Folder(str(tmp_path)))
+    state_of(Small(), {"seed": 1, "kb": "abc"}).save(checkpoints, 1)
+    with pytest.raises(RaylabError, match=r"made with kb 'abc', this run has 'def'"):
+        state_of(Small(), {"seed": 1, "kb": "def"}).load(checkpoints, 1)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(Folder(str(tmp_path)))
+    state_of(Small()).save(checkpoints, 1)
+    for path in (tmp_path / "checkpoints" / "step-0000000001").glob("*.distcp"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(RaylabError, match="step-0000000001 cannot be read"):
+        state_of(Small()).load(checkpoints, 1)
+
+
+def test_a_run_starts_from_another_ones_weights(store: Store, tmp_path: Path) -> None:
+    config = small("mofi_miniworld", store, tmp_path / "a", steps=3, checkpoint=CheckpointConfig(every=3))
+    train(config)
+    other = replace(config, out=str(tmp_path / "b"), init=config.out, steps=1)
+    fresh = train(replace(other, out=str(tmp_path / "c"), init=""))
+    begun = train(other)
+    assert begun[1]["contrastive"] != fresh[1]["contrastive"]
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(RaylabError, match="no checkpoint there"):
+        train(replace(other, out=str(tmp_path / "d")))
