@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +68,8 @@ class DualEncoderConfig:
             model = open_clip.create_model(origin.name, pretrained=origin.pretrained, require_pretrained=True)
         else:
             self.model_config()  # names the nearest architecture where there is none
-            model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
+            with _quiet():
+                model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
         return DualEncoder(model)
 
     def tokenizer(self) -> Any:
@@ -106,6 +110,16 @@ class DualEncoderConfig:
         self.save_architecture(folder, dict(module.clip.visual.preprocess_cfg))
         state = {name: value.detach().cpu().contiguous() for name, value in module.clip.state_dict().items()}
         save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence open_clip's warning that weights are random: here they are meant to be."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class DualEncoder(nn.Module):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import pickle
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +35,8 @@ ERROR = "error.json"
 """In a run's folder: why a worker ended it. Without it, Ray would start the workers again for what cannot go better."""
 FREE = ("steps", "out", "checkpoint", "track", "parallel", "accelerator", "data.task_rows", "init")
 """Fields that may differ when a run goes on; all others make another run."""
+SECONDS_BETWEEN_LOOKS = 2.0
+"""How often the driver asks for news."""
 BLOCK_BYTES = 32 * 2**20
 """Rows with their pixels travel in blocks of about this size."""
 
@@ -51,10 +56,14 @@ def run(config: TrainConfig) -> dict[str, Any]:
     _begin(config, out, labels, kb)
     parallel = config.parallel
     needed = READ_CPUS + parallel.workers * parallel.cpus
-    with session(needed, parallel.workers * _gpus(config)), plain_errors():
+    with session(needed, parallel.workers * _gpus(config), worker_logs=False), plain_errors():
         examples = out.read_json(EXAMPLES) if out.exists(EXAMPLES) else _survey(config, out, labels, kb)
         _check_examples(config, examples)
         point = _train(config, examples, out)
+    from raylab.train.export import export
+    from raylab.train.worker import Run
+
+    export(Run(config, examples))
     summary = _summarise(config, examples, point, time.perf_counter() - started)
     out.write_json("summary.json", summary)
     return summary
@@ -124,8 +133,9 @@ def _train(config: TrainConfig, examples: dict[str, Any], out: Folder) -> Curve:
 
     parallel = config.parallel
     most = parallel.most_workers
+    board = ray.remote(num_cpus=0)(Board).remote()
     trainer = TorchTrainer(
-        partial(_worker, config, examples),
+        partial(_worker, config, examples, board),
         scaling_config=ScalingConfig(
             num_workers=(parallel.workers, most) if most else parallel.workers,
             use_gpu=_gpus(config) > 0,
@@ -137,27 +147,65 @@ def _train(config: TrainConfig, examples: dict[str, Any], out: Folder) -> Curve:
             failure_config=FailureConfig(max_failures=parallel.max_failures),
         ),
     )
-    result = trainer.fit()
+    with _progress(board):
+        result = trainer.fit()
     if out.exists(ERROR):
         raise RaylabError(out.read_json(ERROR)["error"])
     return result.return_value
 
 
-def _worker(config: TrainConfig, examples: dict[str, Any]) -> Curve:
+class Board:
+    """Holds the lines that the first worker writes and the driver shows.
+
+    Workers' own output stays in Ray's logs: Ray Train's parts say much there that is of no use to a reader.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        """Take a line."""
+        self._lines.append(line)
+
+    def take(self) -> list[str]:
+        """Return the lines since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
+
+
+@contextmanager
+def _progress(board: Any) -> Iterator[None]:
+    """Show what is written on the board, while the driver waits for the workers."""
+    over = Event()
+
+    def show() -> None:
+        while True:
+            last = over.wait(SECONDS_BETWEEN_LOOKS)
+            for line in ray.get(board.take.remote()):
+                logger.info(line)
+            if last:
+                return
+
+    with ThreadPoolExecutor(1) as aside:
+        shown = aside.submit(show)
+        try:
+            yield
+        finally:
+            over.set()
+            shown.result()
+
+
+def _worker(config: TrainConfig, examples: dict[str, Any], board: Any) -> Curve:
     """Be one worker under Ray Train; return the last point."""
-    from raylab.train.export import export
     from raylab.train.worker import Run, work
 
-    _log()
     out = Folder(config.out)
     if out.exists(ERROR):
         return {}
-    told = _Told(config, out)
+    told = _Told(config, out, board)
     run = Run(config, examples)
     try:
         work(run, _stream, told)
-        if told.is_first:
-            export(run)
     except RaylabError as error:
         out.write_json(ERROR, {"error": str(error)})
         raise
@@ -169,22 +217,25 @@ def _worker(config: TrainConfig, examples: dict[str, Any]) -> Curve:
 class _Told:
     """A `worker.Told`: passes the curves on, to the tracker and to Ray Train, which asks all workers for each point."""
 
-    def __init__(self, config: TrainConfig, out: Folder) -> None:
+    def __init__(self, config: TrainConfig, out: Folder, board: Any) -> None:
         from raylab.train.checkpoint import Checkpoints
 
         self.config = config
+        self._board = board
         self.is_first = ray.train.get_context().get_world_rank() == 0
         self.last: Curve = {}
         self.tracker: Tracker | None = None
         if self.is_first:
             start = Checkpoints(out).latest() or 0
+            world = ray.train.get_context().get_world_size()
+            board.write.remote(f"{world} workers begin at step {start}")
             self.tracker = Tracker(out, config.track.project, to_dict(config), start)
 
     def point(self, step: int, point: Curve) -> bool:
         """Take a point; tell whether a node of the run is about to go."""
         self.last = point | {"images_per_s": images_per_second(point, self.config.batch)}
         if self.tracker is not None:
-            self.tracker.add(step, self.last)
+            self._board.write.remote(self.tracker.add(step, self.last))
         ray.train.report({"step": step, **self.last})
         return ray.train.get_preemption_info() is not None
 
@@ -206,11 +257,6 @@ def _stream(reader: Reader, tasks: Sequence[range]) -> Iterable[pa.Table]:
     pickled = pickle.dumps(reader)
     dataset = stream([partial(read, pickled, steps) for steps in tasks], block_bytes=BLOCK_BYTES, ordered=True)
     return dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
-
-
-def _log() -> None:
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("raylab").setLevel(logging.INFO)
 
 
 def _summarise(config: TrainConfig, examples: dict[str, Any], point: Curve, seconds: float) -> dict[str, Any]:

@@ -1,0 +1,193 @@
+"""One arm of a comparison: a model trained on one kind of label, and what it scores. A process of its own each.
+
+.venv/bin/python bench/effects/arms.py NAME WORLD KB OUT STEPS SEED
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from raylab.evaluate.matching import match
+from raylab.evaluate.oven import score_predictions
+from raylab.evaluate.oven_files import Prediction, Question
+from raylab.evaluate.retrieval import average_precisions
+from raylab.kb.catalog import Catalog
+from raylab.models.clip import ClipConfig
+from raylab.models.recogniser import GitRecogniser
+from raylab.recipes.label import MINIWORLD_CLIP
+from raylab.recipes.train import TRAIN
+from raylab.sources.base import SourceConfig
+from raylab.storage import Folder
+from raylab.tasks.base import TaskContext
+from raylab.tasks.git import TargetsConfig
+from raylab.train.examples import part_names, survey_part, write_survey
+from raylab.train.export import export
+from raylab.train.loop import Curve
+from raylab.train.plan import CheckpointConfig, TrackConfig, TrainConfig
+from raylab.train.worker import Run, read_here, work
+
+ENTITY_ALONE = TargetsConfig(rationale=0, questions=0)
+
+
+def _mofi(weight: float) -> Callable[[], TrainConfig]:
+    def make() -> TrainConfig:
+        config = TRAIN["mofi_miniworld"]()
+        return replace(config, task=replace(config.task, supervised_weight=weight))  # type: ignore[type-var]
+
+    return make
+
+
+def _git(targets: TargetsConfig) -> Callable[[], TrainConfig]:
+    def make() -> TrainConfig:
+        config = TRAIN["git_miniworld"]()
+        task = replace(config.task, targets=targets, encoder=replace(config.task.encoder, from_scratch=False))  # type: ignore[type-var, attr-defined]
+        return replace(config, task=task)
+
+    return make
+
+
+ARMS: dict[str, tuple[Callable[[], TrainConfig], str]] = {
+    "clip": (TRAIN["clip_miniworld"], "selected"),
+    "supervised": (_mofi(1.0), "selected"),
+    "contrastive": (_mofi(0.0), "selected"),
+    "multitask": (_mofi(0.5), "selected"),
+    "git_candidates": (_git(ENTITY_ALONE), "candidates"),
+    "git_corrected": (_git(ENTITY_ALONE), "corrected"),
+    "git_rationale": (_git(TargetsConfig(questions=0)), "corrected"),
+    "git_all": (_git(TargetsConfig()), "corrected"),
+}
+"""Name -> config and label store. The generative arms start from the shipped CLIP's tower, the others from nothing."""
+
+
+class Quiet:
+    """A `worker.Told` that keeps the last point."""
+
+    last: Curve
+
+    def point(self, step: int, point: Curve) -> bool:
+        """Keep it."""
+        self.last = point
+        return False
+
+    def samples(self, pictures: list[tuple[np.ndarray, str]]) -> None:
+        """Look away."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm is run with."""
+
+    name: str
+    world: Path
+    kb: Path
+    out: Path
+    steps: int
+    seed: int
+
+
+def train(arm: Arm) -> Curve:
+    """Train an arm in this process; return the last point of its curves."""
+    make, store = ARMS[arm.name]
+    kb = arm.kb
+    config = replace(
+        make(),
+        source=SourceConfig(uri=str(arm.world / "pairs.parquet")),
+        labels=str(arm.world / store),
+        kb=str(kb),
+        out=str(arm.out),
+        steps=arm.steps,
+        seed=arm.seed,
+        checkpoint=CheckpointConfig(every=arm.steps),
+        track=TrackConfig(every=50, project="", samples=0),
+    )
+    labels, share = Folder(config.labels), config.data.held_out
+    collator = config.task.collator(TaskContext(config.kb, config.out, 0, arm.seed))
+    found = [survey_part(labels, part, collator, share) for part in part_names(labels, config.data.rows)]
+    run = Run(config, write_survey(Folder(config.out), Catalog.open(kb), found))
+    told = Quiet()
+    work(run, read_here, told)
+    export(run)
+    return told.last
+
+
+def retrieval(model: Path, test: Any) -> dict[str, float]:
+    """Score a dual encoder: mAP over single-entity test pictures, each of which queries all others."""
+    encoder = ClipConfig(name=str(model), pretrained=None, threads=1).load()
+    alone_N = test["entity_N"] != ""
+    vectors_ND = encoder.encode_images(list(test["image_NHWC"][alone_N]))
+    _, class_N = np.unique(test["entity_N"][alone_N], return_inverse=True)
+    found = average_precisions(vectors_ND, class_N, self_hit=False)
+    return {"mAP": float(np.nanmean(found.average))}
+
+
+def oven(model: Path, kb: Path, test: Any) -> dict[str, float]:
+    """Score a generative recogniser on the questions: accuracy of each split, and harmonic means."""
+    recogniser = GitRecogniser.open(model, Catalog.open(kb))
+    images = [Image.fromarray(test["image_NHWC"][i]) for i in test["asked_Q"]]
+    said = recogniser.recognise(images, test["question_Q"].tolist(), 1)
+    rows = zip(test["answer_Q"].tolist(), test["split_Q"].tolist())
+    asked = [Question(str(i), "", answer, "", split) for i, (answer, split) in enumerate(rows)]
+    # both of the mini-world's held-out splits count: OVEN's names have one of them
+    asked = [replace(one, data_split=one.data_split.replace("_test_", "_val_")) for one in asked]
+    predictions = [Prediction(str(i), tuple(one.entity_id for one in answer)) for i, answer in enumerate(said)]
+    return {f"{one.part}/{one.metric}": one.value for one in score_predictions(asked, predictions)}
+
+
+def matching(world: Path, test: Any) -> dict[str, float]:
+    """Score both label stores as a memory: the nearest memory picture's label, by the shipped CLIP."""
+    encoder = MINIWORLD_CLIP.load()
+    alone_N = test["entity_N"] != ""
+    query_QD = encoder.encode_images(list(test["image_NHWC"][alone_N]))
+    wanted_Q = test["entity_N"][alone_N]
+    vectors_ND = encoder.encode_images(_pictures(world))
+    found = {}
+    for name in ("candidates", "corrected"):
+        said, _, _ = match(query_QD, vectors_ND, _labels(world / name, len(vectors_ND)), 1)
+        found[name] = float(np.mean(np.array(said) == wanted_Q))
+    return found
+
+
+def _pictures(world: Path) -> list[Image.Image]:
+    data = pq.read_table(world / "pairs.parquet", columns=["image"])["image"].to_pylist()
+    return [Image.open(io.BytesIO(one)) for one in data]
+
+
+def _labels(store: Path, rows: int) -> list[str | None]:
+    """Return the label of each pair, by its number."""
+    labels: list[str | None] = [None] * rows
+    for path in sorted((store / "labels").iterdir()):
+        for row in pq.read_table(path, columns=["key", "entity_id"]).to_pylist():
+            labels[int(row["key"])] = row["entity_id"]
+    return labels
+
+
+def main(arm: Arm) -> None:
+    """Be an arm; print its scores."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    test = dict(np.load(arm.world / "test.npz"))
+    last: Curve = {}
+    if arm.name == "matching":
+        scores = matching(arm.world, test)
+    else:
+        last = train(arm)
+        model = arm.out / "model"
+        scores = oven(model, arm.kb, test) if arm.name.startswith("git") else retrieval(model, test)
+    print(json.dumps({"arm": arm.name, "seed": arm.seed, "scores": scores, "last": last}))
+
+
+if __name__ == "__main__":
+    name, world, kb, out, steps, seed = sys.argv[1:]
+    main(Arm(name, Path(world), Path(kb), Path(out), int(steps), int(seed)))
