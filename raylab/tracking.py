@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 from raylab.storage import Folder
-
-logger = logging.getLogger(__name__)
 
 CURVES = "curves.jsonl"
 WANDB = "wandb.json"
@@ -36,13 +33,13 @@ class Tracker:
     def _read(self) -> list[str]:
         return self._out.read_bytes(CURVES).decode().splitlines() if self._out.exists(CURVES) else []
 
-    def add(self, step: int, point: Mapping[str, float]) -> None:
-        """Take a point of the curves."""
+    def add(self, step: int, point: Mapping[str, float]) -> str:
+        """Take a point of the curves; return it as a line for people."""
         self._lines.append(json.dumps({"step": step, **point}))
-        shown = "  ".join(f"{name} {point[name]:.4g}" for name in point if "/" not in name)
-        logger.info("step %d  %s", step, shown)
         if self._wandb is not None:
             self._wandb.log({"step": step, **point})
+        shown = (f"{name} {value:.4g}" for name, value in point.items() if not name.startswith("rate/"))
+        return f"step {step}  " + "  ".join(shown)
 
     def add_images(self, name: str, pictures: list[tuple[Any, str]]) -> None:
         """Show pictures (anything that `wandb.Image` takes) with captions."""
@@ -59,7 +56,7 @@ class Tracker:
         """Write what is left, and let go of W&B."""
         self.flush()
         if self._wandb is not None:
-            self._wandb.finish(quiet=True)
+            self._wandb.finish()
 
 
 def _open_wandb(out: Folder, project: str, config: Mapping[str, Any]) -> Any:

@@ -16,7 +16,17 @@ def loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["raylab", "raylab.recipes", "raylab.label.plan", "raylab.kb.catalog"])
+LIGHT = (
+    "raylab",
+    "raylab.recipes",
+    "raylab.recipes.evaluate",
+    "raylab.label.plan",
+    "raylab.kb.catalog",
+    "raylab.evaluate.suite",
+)
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_importing_loads_nothing_heavy(module):
     assert loaded_by(module) == set()
 
@@ -29,6 +39,8 @@ def test_only_the_edge_imports_ray():
         "raylab/label/run.py",
         "raylab/annotate/run.py",
         "raylab/annotate/engines/run.py",
+        "raylab/train/run.py",
+        "raylab/evaluate/run.py",
     }
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "raylab").rglob("*.py")}
     importing = {name for name in files if any(_imports_ray(line) for line in (ROOT / name).read_text().splitlines())}
@@ -43,11 +55,14 @@ def _imports_ray(line: str) -> bool:
 @pytest.mark.parametrize(
     ("room", "above"),
     [
-        ("sources", ("kb", "models", "label", "annotate", "recipes")),
-        ("kb", ("label", "annotate", "recipes")),
-        ("models", ("sources", "kb", "label", "annotate", "recipes")),
-        ("label", ("annotate", "recipes")),
-        ("annotate", ("recipes",)),
+        ("sources", ("kb", "models", "label", "annotate", "tasks", "train", "evaluate", "recipes")),
+        ("kb", ("label", "annotate", "tasks", "train", "evaluate", "recipes")),
+        ("models", ("sources", "kb", "label", "annotate", "tasks", "train", "evaluate", "recipes")),
+        ("label", ("annotate", "tasks", "train", "evaluate", "recipes")),
+        ("annotate", ("tasks", "train", "evaluate", "recipes")),
+        ("tasks", ("label", "annotate", "train", "evaluate", "recipes")),
+        ("train", ("label", "annotate", "evaluate", "recipes")),
+        ("evaluate", ("label", "annotate", "tasks", "train", "recipes")),
     ],
 )
 def test_no_room_imports_upward(room, above):

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from raylab.evaluate.generative import GitRecogniser
 from raylab.evaluate.matching import match
 from raylab.evaluate.oven import score_predictions
 from raylab.evaluate.oven_files import Prediction, Question
 from raylab.evaluate.retrieval import average_precisions
 from raylab.kb.catalog import Catalog
 from raylab.models.clip import ClipConfig
-from raylab.models.recogniser import GitRecogniser
 from raylab.recipes.label import MINIWORLD_CLIP
 from raylab.recipes.train import TRAIN
 from raylab.sources.base import SourceConfig

@@ -129,11 +129,14 @@ class DualEncoder(nn.Module):
         clip: the open_clip model.
     """
 
-    def __init__(self, clip: nn.Module) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, clip: Any) -> None:
         super().__init__()
         import torch
 
-        self.clip = clip
+        self.clip: Any = clip
         self.image_size = image_side(clip.visual.preprocess_cfg)
         for name in ("mean", "std"):
             values = torch.tensor(clip.visual.preprocess_cfg[name]).view(1, -1, 1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from raylab.models.dual_encoder import DualEncoderConfig
-from raylab.models.recogniser import GitShape
+from raylab.models.git_module import GitShape
 from raylab.models.text import TokenizerConfig
 from raylab.recipes.label import MINIWORLD_CLIP
 from raylab.sources.base import SourceConfig

@@ -84,8 +84,15 @@ class Learner(Protocol):
         table: class vectors sharded over the workers, None where the task has none. Never wrapped.
     """
 
-    module: nn.Module
-    table: ClassTable | None
+    @property
+    def module(self) -> nn.Module:
+        """See above."""
+        ...
+
+    @property
+    def table(self) -> ClassTable | None:
+        """See above."""
+        ...
 
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Return what `module` is called with."""

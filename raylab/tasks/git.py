@@ -15,11 +15,11 @@ import torch
 
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
+from raylab.kb.titles import open_codes
 from raylab.models.beam import decode
 from raylab.models.dual_encoder import DualEncoderConfig
-from raylab.models.recogniser import GitModule, GitShape
+from raylab.models.git_module import GitModule, GitShape
 from raylab.models.text import Tokenizer, TokenizerConfig
-from raylab.models.titles import open_codes
 from raylab.tasks.base import Arrays, Group, ImageInput, TaskContext, decayed
 from raylab.tasks.clip import image_input
 
@@ -205,6 +205,6 @@ class GitLearner:
         """Nothing has a limit."""
 
     def save(self, folder: Path) -> None:
-        """Write a folder that `models.recogniser` opens."""
+        """Write a folder that `models.git_module` opens."""
         config = self.config
         self.module.save(folder, config.encoder, config.tokenizer, config.shape, codes=config.codes)

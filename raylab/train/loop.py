@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from raylab.errors import RaylabError
 from raylab.models.distributed import mean, rank, world
@@ -177,15 +178,16 @@ class Meter:
 
 def _full(norm: Tensor) -> Tensor:
     """Return a norm of sharded gradients as a plain tensor."""
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def _summing(module: nn.Module, last: bool) -> AbstractContextManager[Any]:
+def _summing(module: nn.Module, last: bool) -> AbstractContextManager[None]:
     """Return the context of a pass: workers talk about the gradients at a step's last pass alone."""
-    if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
+    if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(last)
-        return nullcontext()
-    return nullcontext() if last or not hasattr(module, "no_sync") else module.no_sync()
+    if isinstance(module, nn.parallel.DistributedDataParallel) and not last:
+        return module.no_sync()
+    return nullcontext()
 
 
 def images_per_second(point: Mapping[str, float], batch: int) -> float:

@@ -58,7 +58,7 @@ def _resize(picture: Image.Image, size: int, box: Box) -> np.ndarray:
 def _inception_box(width: int, height: int, draw: np.random.Generator) -> Box:
     for _ in range(TRIES):
         area = width * height * draw.uniform(LEAST_AREA, 1)
-        ratio = math.exp(draw.uniform(*map(math.log, RATIOS)))
+        ratio = math.exp(draw.uniform(math.log(RATIOS[0]), math.log(RATIOS[1])))
         w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
         if w <= width and h <= height:
             left, top = draw.uniform(0, width - w), draw.uniform(0, height - h)

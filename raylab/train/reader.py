@@ -87,7 +87,7 @@ class Reader:
                 f"None of {len(images)} pictures in a row could be opened; of row {rows['row_id'][0].as_py()}: "
                 f"{images[0]}. Are they where the label store says (--source)?"
             )
-        stand_in = [min(good, key=lambda j, i=i: (j - i) % len(images)) for i in range(len(images))]
+        stand_in = [_next(good, i, len(images)) for i in range(len(images))]
         arrays = self.collator(rows.take(pa.array(stand_in)), draws)
         arrays["image_BHWC"] = np.stack([images[i] for i in stand_in])
         arrays[REPLACED] = np.array([i != j for i, j in enumerate(stand_in)], np.uint8)
@@ -125,6 +125,11 @@ class Reader:
                 )
             tables.append(rows)
         return pa.concat_tables(tables).combine_chunks()
+
+
+def _next(good: list[int], at: int, count: int) -> int:
+    """Return the first good place from `at` on, going round."""
+    return min(good, key=lambda place: (place - at) % count)
 
 
 def read(pickled: bytes, steps: range) -> Iterator[pa.Table]:

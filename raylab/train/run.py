@@ -134,10 +134,11 @@ def _train(config: TrainConfig, examples: dict[str, Any], out: Folder) -> Curve:
     parallel = config.parallel
     most = parallel.most_workers
     board = ray.remote(num_cpus=0)(Board).remote()
-    trainer = TorchTrainer(
-        partial(_worker, config, examples, board),
+    workers: Any = (parallel.workers, most) if most else parallel.workers
+    trainer: Any = TorchTrainer(
+        partial(_worker, config, examples, board),  # type: ignore[arg-type]
         scaling_config=ScalingConfig(
-            num_workers=(parallel.workers, most) if most else parallel.workers,
+            num_workers=workers,
             use_gpu=_gpus(config) > 0,
             resources_per_worker={"CPU": parallel.cpus, "GPU": _gpus(config)},
         ),

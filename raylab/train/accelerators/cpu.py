@@ -31,7 +31,7 @@ class CpuAccelerator:
 
     def place(self, learner: Learner) -> None:
         """Pictures are convolved channels last."""
-        learner.module.to(memory_format=torch.channels_last)
+        learner.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def wrap(self, learner: Learner, parallel: ParallelConfig) -> nn.Module:
         """See `base.Accelerator`."""

@@ -34,7 +34,7 @@ class CudaAccelerator:
 
     def place(self, learner: Learner) -> None:
         """See `base.Accelerator`."""
-        learner.module.to(self.device, memory_format=torch.channels_last)
+        learner.module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if learner.table is not None:
             learner.table.to(self.device)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from raylab.models.distributed import mean
 
 if TYPE_CHECKING:
     from raylab.tasks.base import Learner
@@ -39,6 +41,11 @@ def _shard(learner: Learner, device: torch.device) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    # FSDP2 shards no other memory format
+    learner.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    scalars = {parameter for parameter in learner.module.parameters() if parameter.ndim == 0}
+    for parameter in scalars:  # such as a temperature: cannot be sharded, so each worker keeps it
+        parameter.register_hook(mean)
     for unit in learner.shard_units():
         fully_shard(unit, mesh=mesh)
-    return fully_shard(learner.module, mesh=mesh)
+    return cast(nn.Module, fully_shard(learner.module, mesh=mesh, ignored_params=scalars))

@@ -13,9 +13,9 @@ from train.runs import prepared, small, train
 from train.training_store import Store, make_store
 
 from raylab.errors import RaylabError
+from raylab.evaluate.generative import DecodingConfig, GitRecogniser
 from raylab.kb.catalog import Catalog
-from raylab.models.recogniser import DecodingConfig, GitRecogniser
-from raylab.models.titles import Titles, open_codes
+from raylab.kb.titles import Titles, open_codes
 from raylab.train.export import export
 from raylab.train.plan import CheckpointConfig
 

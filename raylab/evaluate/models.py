@@ -1,0 +1,144 @@
+"""Opens the model under test; and what makes a dual encoder answer questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raylab.assets import locate
+from raylab.errors import RaylabError
+from raylab.evaluate.base import Embedder, Recognised, Recogniser
+from raylab.evaluate.ranking import nearest
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from raylab.kb.catalog import Catalog
+
+OPEN_CLIP_CONFIG, GIT_CONFIG = "open_clip_config.json", "git.json"
+"""What tells the two kinds of a model's folder apart."""
+MODEL_FOLDER = "model"
+"""Where a training run keeps its model, below its own folder."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model, and how it is run."""
+
+    path: str = ""
+    """A folder with open_clip_config.json or git.json, a training run's folder, or an open_clip architecture's name."""
+    pretrained: str | None = None
+    """For an architecture: the tag of its weights or a checkpoint's path."""
+    precision: str | None = None
+    """``fp32``, ``fp16`` or ``bf16``; null: fp16 on a GPU, fp32 on a CPU."""
+    device: str = "cpu"
+    """``cpu`` or ``cuda``."""
+    threads: int | None = None
+    """CPU threads of torch in each process; null leaves torch's own setting."""
+    batch: int = 64
+    """Images or texts that go through the network at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model in this process: one of the two kinds."""
+
+    embedder: Embedder | None
+    """None: a generative model, which embeds nothing that could be compared."""
+    recogniser: Callable[[Catalog], Recogniser]
+    """Makes it a model that names the entities of a knowledge base."""
+
+
+@lru_cache(maxsize=2)
+def open_model(config: ModelConfig) -> Model:
+    """Open a model, once in a process.
+
+    Raises:
+        RaylabError: nothing is there, or it cannot be loaded; see `ClipEncoder.load` and `GitRecogniser.open`.
+    """
+    place = find_model(config.path)
+    if (Path(place) / GIT_CONFIG).is_file():
+        from raylab.evaluate.generative import GitRecogniser
+
+        return Model(None, lambda catalog: GitRecogniser.open(Path(place), catalog, device=config.device))
+    from raylab.models.clip import ClipConfig
+
+    clip = ClipConfig(place, config.pretrained, config.precision, config.threads, config.batch)
+    embedder = clip.load(config.device)
+    return Model(embedder, partial(NearestEntity, embedder))
+
+
+def find_model(path: str) -> str:
+    """Return the folder of a model, or the name as it is where there is no such folder.
+
+    Raises:
+        RaylabError: no model is named, or a folder holds none.
+    """
+    if not path:
+        raise RaylabError("--model is missing: a model's folder, a training run's folder, or an open_clip name.")
+    folder = Path(locate(path))
+    if not folder.is_dir():
+        return path  # of the hub, or an architecture: else `find_clip` says that it is neither
+    for place in (folder, folder / MODEL_FOLDER):
+        if any((place / name).is_file() for name in (OPEN_CLIP_CONFIG, GIT_CONFIG)):
+            return str(place)
+    raise RaylabError(
+        f"--model {path}: neither {OPEN_CLIP_CONFIG} nor {GIT_CONFIG} there, nor in {MODEL_FOLDER}/ below it: "
+        "neither a model's folder nor a training run's that has saved one."
+    )
+
+
+@lru_cache(maxsize=1)
+def as_recogniser(config: ModelConfig, kb: str) -> Recogniser:
+    """Open a model as one that names the entities of a knowledge base, once in a process.
+
+    Args:
+        config: the model; of a dual encoder, the nearest entities are taken.
+        kb: the knowledge base's folder.
+
+    Raises:
+        RaylabError: see `open_model` and `Catalog.open`; no knowledge base is named.
+    """
+    from raylab.kb.catalog import Catalog
+
+    if not kb:
+        raise RaylabError("--kb is missing: the knowledge base whose entities are the answers.")
+    catalog = Catalog.open(kb)
+    return open_model(config).recogniser(catalog)
+
+
+class NearestEntity:
+    """Names the entities whose "title: description" lies nearest to the picture. The question is not looked at.
+
+    So two questions about one picture have the same answer: OVEN's query split is beyond this recogniser, as it is
+    beyond CLIP itself (the fusion of both towers that OVEN's paper trains is another model).
+
+    Args:
+        embedder: the dual encoder.
+        catalog: the entities; their vectors are computed once and kept beside them.
+    """
+
+    def __init__(self, embedder: Embedder, catalog: Catalog) -> None:
+        from raylab.kb.vectors import EntityVectors
+
+        self.id, self.revision = f"nearest entity by {embedder.id}", embedder.revision
+        self.image_size = embedder.image_side
+        self._embedder, self._catalog = embedder, catalog
+        self._matrix = EntityVectors.open(catalog.path / "vectors", catalog, embedder).matrix
+
+    def recognise(self, images: list[Image.Image], questions: list[str], k: int) -> list[list[Recognised]]:
+        """See `base.Recogniser`; scores are cosines."""
+        if len(images) != len(questions):
+            raise ValueError(f"{len(images)} images and {len(questions)} questions")
+        row_NK, cosine_NK = nearest(self._embedder.encode_images(images), self._matrix, k)
+        found = self._catalog.take(row_NK.ravel(), ("id", "title"))
+        ids, titles = (np.array(found[name].to_pylist(), object).reshape(row_NK.shape) for name in ("id", "title"))
+        return [
+            [Recognised(*one) for one in zip(ids[row], titles[row], cosine_NK[row].tolist())]
+            for row in range(len(images))
+        ]

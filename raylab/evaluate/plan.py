@@ -1,0 +1,97 @@
+"""What an evaluation run is: its config, and the names of its suite."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+
+from raylab.errors import RaylabError, nearest
+from raylab.evaluate.label_quality import LabelQualityConfig
+from raylab.evaluate.matching import MatchingConfig
+from raylab.evaluate.models import ModelConfig
+from raylab.evaluate.oven import OvenConfig
+from raylab.evaluate.probe import ProbeConfig
+from raylab.evaluate.retrieval import RetrievalConfig
+from raylab.evaluate.zero_shot import ZeroShotConfig
+
+SUITE = ("oven", "gpr1200", "retrieval", "zero_shot", "probe", "matching", "label_quality")
+"""All benchmarks, in the order of the table."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """An evaluation run.
+
+    A data set is an address with options behind a ``#``: ``val.parquet#label=fine,title=name,rows=500``, a folder of
+    classes, a .jsonl file beside its images, or ``miniworld://?rows=2000&seed=7``; see `image_set.Address`.
+    """
+
+    recipe: str = "standard"
+    model: str = ""
+    """A folder with open_clip_config.json or git.json, a training run's folder, or an open_clip architecture's name."""
+    pretrained: str | None = None
+    """For an architecture: the tag of its weights or a checkpoint's path."""
+    precision: str | None = None
+    """``fp32``, ``fp16`` or ``bf16``; null: fp16 on a GPU, fp32 on a CPU."""
+    device: str = "cpu"
+    """``cpu``, or ``cuda``: a GPU for each worker."""
+    threads: int | None = None
+    """CPU threads of torch in each process; null leaves torch's own setting."""
+    batch: int = 64
+    """Images or texts that go through the network at once."""
+    suite: str = "retrieval"
+    """Benchmarks joined by commas: oven, gpr1200, retrieval, zero_shot, probe, matching, label_quality."""
+    data: str = ""
+    """The labelled images of every benchmark that has none of its own."""
+    kb: str = ""
+    """The knowledge base that oven's answers come from."""
+    out: str = ""
+    """The folder for scores.json, report.html and plots."""
+    workers: int = 0
+    """Ray actors that embed images; 0: this process does, and Ray is not started."""
+    num_cpus: float = 1.0
+    """CPUs that each worker reserves."""
+    plots: bool = True
+    """Draw the curves, the worst pairs and the sheets of images."""
+    oven: OvenConfig = field(default_factory=OvenConfig)
+    gpr1200: RetrievalConfig = field(default_factory=RetrievalConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    label_quality: LabelQualityConfig = field(default_factory=LabelQualityConfig)
+
+    def model_config(self) -> ModelConfig:
+        """Return which model is scored, and how it is run."""
+        return ModelConfig(self.model, self.pretrained, self.precision, self.device, self.threads, self.batch)
+
+
+def check(config: EvaluateConfig) -> list[str]:
+    """Refuse a config that cannot run, before anything is opened; return the names of its benchmarks.
+
+    Raises:
+        RaylabError: no output folder, an unknown benchmark, no model where one is needed, numbers that make no sense.
+    """
+    if not config.out:
+        raise RaylabError("--out is missing: the folder for scores and plots.")
+    names = [name.strip() for name in config.suite.split(",") if name.strip()]
+    for name in names:
+        if name not in SUITE:
+            raise RaylabError(f"--suite: no benchmark {name!r}.{nearest(name, SUITE)} Known: {', '.join(SUITE)}.")
+    if not names:
+        raise RaylabError(f"--suite is empty. Known: {', '.join(SUITE)}.")
+    if needs_model(config, names) and not config.model:
+        raise RaylabError("--model is missing: a model's folder, a training run's folder, or an open_clip name.")
+    if "oven" in names and not config.oven.predictions and not config.kb:
+        raise RaylabError("--kb is missing: the knowledge base whose entities answer oven's questions.")
+    if config.workers < 0 or config.batch < 1 or config.oven.top < 1:
+        raise RaylabError("--workers must be 0 or more; --batch and --oven.top 1 or more.")
+    if config.plots and importlib.util.find_spec("matplotlib") is None:
+        raise RaylabError("Plots need matplotlib, which is not installed: install raylab[evaluate], or use --no-plots.")
+    return [name for name in SUITE if name in names]
+
+
+def needs_model(config: EvaluateConfig, names: list[str]) -> bool:
+    """Tell whether a benchmark of the suite asks a model: not label_quality, and not oven with given predictions."""
+    without = {"label_quality"} | ({"oven"} if config.oven.predictions else set())
+    return not set(names) <= without
