@@ -12,9 +12,12 @@ import pytest
 import tyro
 
 from raylab.config import parse
+from raylab.evaluate.predict import PredictConfig
 from raylab.kb.build import BuildConfig
 from raylab.label.review import Command
 from raylab.recipes import LABEL
+from raylab.recipes.evaluate import EVALUATE
+from raylab.recipes.train import TRAIN
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,6 +36,12 @@ def test_every_flag_of_a_command_exists(page, line):
     words = shlex.split(line.partition("jobs/")[2], comments=True)
     if words[0] == "label.py":
         parse(LABEL, "i2e", words[1:], "")
+    elif words[0] == "train.py":
+        parse(TRAIN, "mofi_b16", words[1:], "")
+    elif words[0] == "evaluate.py":
+        parse(EVALUATE, "standard", words[1:], "")
+    elif words[0] == "predict.py":
+        parse({"predict": PredictConfig}, "predict", words[1:], "")
     elif words[0] == "review.py":
         tyro.cli(Command, args=words[1:])
     else:

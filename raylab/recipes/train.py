@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from raylab.models.dual_encoder import DualEncoderConfig
 from raylab.models.git_module import GitShape
@@ -10,7 +10,7 @@ from raylab.models.text import TokenizerConfig
 from raylab.recipes.label import MINIWORLD_CLIP
 from raylab.sources.base import SourceConfig
 from raylab.tasks.clip import ClipTask
-from raylab.tasks.git import GitTask
+from raylab.tasks.git import GitTask, TargetsConfig
 from raylab.tasks.mofi import MofiTask
 from raylab.train.optim import OptimConfig
 from raylab.train.plan import CheckpointConfig, DataConfig, ParallelConfig, TrackConfig, TrainConfig
@@ -71,6 +71,17 @@ def git_large() -> GitRun:
     )
 
 
+def ger_ald() -> GitRun:
+    """GER: an entity's ALD code for a picture (ver.md D); a code and its start are five tokens."""
+    task = GitTask(
+        shape=GitShape(context=20, target=5),
+        targets=TargetsConfig(rationale=0, questions=0),
+        codes=True,
+        smoothing=0.3,
+    )
+    return replace(git_large(), recipe="ger_ald", task=task, steps=600_000)
+
+
 def clip_miniworld() -> ClipRun:
     """The baseline on a laptop: minutes on two cores."""
     return ClipRun(recipe="clip_miniworld", task=ClipTask(MINIWORLD_ENCODER, "shift"), **_small("all"))
@@ -111,6 +122,7 @@ TRAIN = {
     "clip_b16": clip_b16,
     "mofi_b16": mofi_b16,
     "git_large": git_large,
+    "ger_ald": ger_ald,
     "clip_miniworld": clip_miniworld,
     "mofi_miniworld": mofi_miniworld,
     "git_miniworld": git_miniworld,
