@@ -83,6 +83,9 @@ class Quiet:
         self.last = point
         return False
 
+    def saved(self, step: int) -> None:
+        """No matter."""
+
     def samples(self, pictures: list[tuple[np.ndarray, str]]) -> None:
         """Look away."""
 

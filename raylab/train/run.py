@@ -240,6 +240,11 @@ class _Told:
         ray.train.report({"step": step, **self.last})
         return ray.train.get_preemption_info() is not None
 
+    def saved(self, step: int) -> None:
+        """Keep the curves up to here: a run that goes on from this step has them."""
+        if self.tracker is not None:
+            self.tracker.flush()
+
     def samples(self, pictures: list[tuple[np.ndarray, str]]) -> None:
         """Show pictures in W&B."""
         if self.tracker is not None:

@@ -64,6 +64,10 @@ class Told(Protocol):
         """Take a point of the curves; every worker calls it. True: save now, a worker may soon be gone."""
         ...
 
+    def saved(self, step: int) -> None:
+        """Note that a checkpoint is whole; every worker calls it."""
+        ...
+
     def samples(self, pictures: list[tuple[np.ndarray, str]]) -> None:
         """Take pictures with what the model says of them; the first worker calls it."""
         ...
@@ -107,11 +111,16 @@ def work(run: Run, stream: Stream, told: Told) -> None:
         log_every=config.track.every,
         on_point=told.point,
         save_every=config.checkpoint.every,
-        on_save=lambda step: state.save(checkpoints, step),
+        on_save=lambda step: _save(state, checkpoints, step, told),
         evaluate_every=config.track.evaluate_every,
         evaluate=lambda: _evaluate(held, config, told),
     )
     loop.run(arrays(run, stream, start), start)
+
+
+def _save(state: RunState, checkpoints: Checkpoints, step: int, told: Told) -> None:
+    state.save(checkpoints, step)
+    told.saved(step)
 
 
 def _evaluate(held: HeldOutRows, config: TrainConfig, told: Told) -> Curve:

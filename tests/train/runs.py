@@ -54,12 +54,16 @@ class Told:
     def __init__(self, on_point: Callable[[int, Curve], None]) -> None:
         self.on_point = on_point
         self.points: dict[int, Curve] = {}
+        self.last_saved = 0
         self.pictures: list[tuple[np.ndarray, str]] = []
 
     def point(self, step: int, point: Curve) -> bool:
         self.points[step] = point
         self.on_point(step, point)
         return False
+
+    def saved(self, step: int) -> None:
+        self.last_saved = step
 
     def samples(self, pictures: list[tuple[np.ndarray, str]]) -> None:
         self.pictures = pictures
