@@ -34,9 +34,9 @@ types: setup
 unit: setup
 	$(BIN)/python -m pytest -m 'not slow'
 
-# Kill tests: 20 seeded points of a labeling run, 10 of an annotation run.
+# Kill tests: 20 seeded points of a labeling run, 10 of an annotation run, a training worker; long tests of jobs.
 faults: setup
-	$(BIN)/python -m pytest -m slow tests/faults --timeout 3600
+	$(BIN)/python -m pytest -m slow tests/faults tests/train tests/jobs --timeout 3600
 
 bench: setup
 	@for script in bench/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done

@@ -45,7 +45,7 @@ def check(undisturbed, tmp_path, seed: int) -> None:
     assert kills.leftovers(out) == []
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_driver_and_a_killed_actor_change_nothing(undisturbed, tmp_path, seed):
     check(undisturbed, tmp_path, seed)
 

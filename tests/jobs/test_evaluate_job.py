@@ -58,6 +58,7 @@ def test_one_table_then_one_line_of_json(alone):
     assert json.loads((out / "scores.json").read_text())["models"][0].startswith("tiny-clip@")
 
 
+@pytest.mark.slow
 def test_with_workers_the_scores_are_the_same(alone, folder, tiny_clip, tmp_path):
     """Without workers, Ray is not even imported: see `alone`."""
     line = ["--model", tiny_clip, "--suite", "retrieval,zero_shot", "--data", folder, "--no-plots", "--out", tmp_path]

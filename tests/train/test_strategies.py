@@ -28,41 +28,25 @@ def losses(config: TrainConfig, world: int) -> dict[int, float]:
     return {step: point["loss"] for step, point in points.items()}
 
 
-def mofi(store: Store, out: Path, strategy: str, steps: int = 4) -> TrainConfig:
+def mofi(store: Store, tower: Path, out: Path, strategy: str, steps: int = 4) -> TrainConfig:
     """MOFI on a tower without batch statistics, which each worker would have of its own rows."""
     config = small("mofi_miniworld", store, out, steps=steps, batch=8, checkpoint=CheckpointConfig(every=2))
-    encoder = replace(config.task.encoder, name=str(out.parent / "tower"))  # type: ignore[attr-defined]
+    encoder = replace(config.task.encoder, name=str(tower))  # type: ignore[attr-defined]
     task = replace(config.task, encoder=encoder)  # type: ignore[type-var]
     return replace(config, task=task, parallel=ParallelConfig(threads=1, strategy=strategy))
 
 
-@pytest.fixture
-def tower(tmp_path: Path) -> None:
-    """The mini-world's CLIP with a small vision transformer."""
-    import json
-    import shutil
-
-    from raylab.sources.miniworld.make_clip import SHIPPED
-
-    shutil.copytree(SHIPPED, tmp_path / "tower")
-    path = tmp_path / "tower" / "open_clip_config.json"
-    config = json.loads(path.read_text())
-    config["model_cfg"]["vision_cfg"] = {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
-    path.write_text(json.dumps(config))
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_workers_make_the_steps_of_one(strategy: str, store: Store, tower: None, tmp_path: Path) -> None:
-    alone = losses(mofi(store, tmp_path / "alone", "ddp"), 1)
-    both = losses(mofi(store, tmp_path / "both", strategy), 2)
+def test_two_sharded_workers_make_the_steps_of_one(store: Store, tower: Path, tmp_path: Path) -> None:
+    alone = losses(mofi(store, tower, tmp_path / "alone", "ddp"), 1)
+    both = losses(mofi(store, tower, tmp_path / "both", "fsdp"), 2)
     assert both == pytest.approx(alone, rel=1e-3)
-    export(prepared(mofi(store, tmp_path / "both", strategy)))
+    export(prepared(mofi(store, tower, tmp_path / "both", "fsdp")))
     assert (tmp_path / "both" / "model" / "open_clip_model.safetensors").exists()
 
 
-def test_a_run_goes_on_with_another_number_of_workers(store: Store, tower: None, tmp_path: Path) -> None:
-    whole = losses(mofi(store, tmp_path / "whole", "ddp"), 1)
-    config = mofi(store, tmp_path / "moved", "fsdp")
+def test_a_run_goes_on_with_another_number_of_workers(store: Store, tower: Path, tmp_path: Path) -> None:
+    whole = losses(mofi(store, tower, tmp_path / "whole", "ddp"), 1)
+    config = mofi(store, tower, tmp_path / "moved", "fsdp")
 
     def stop(step: int, point: Curve) -> None:
         if step == 3:
@@ -75,17 +59,17 @@ def test_a_run_goes_on_with_another_number_of_workers(store: Store, tower: None,
     assert moved == pytest.approx({step: whole[step] for step in moved}, rel=1e-3)
 
 
-def test_passes_add_up_to_a_step(store: Store, tower: None, tmp_path: Path) -> None:
+def test_passes_add_up_to_a_step(store: Store, tower: Path, tmp_path: Path) -> None:
     """Of a softmax over all classes: a contrastive loss sees one pass's rows alone."""
-    config = mofi(store, tmp_path / "one", "ddp")
+    config = mofi(store, tower, tmp_path / "one", "ddp")
     config = replace(config, task=replace(config.task, supervised_weight=1.0))  # type: ignore[type-var]
     whole = losses(config, 1)
     parts = replace(config, out=str(tmp_path / "two"), parallel=replace(config.parallel, accumulate=2))
     assert losses(parts, 1) == pytest.approx(whole, rel=1e-4)
 
 
-def test_bfloat16_stays_near(store: Store, tower: None, tmp_path: Path) -> None:
-    config = mofi(store, tmp_path / "fp32", "ddp")
+def test_bfloat16_stays_near(store: Store, tower: Path, tmp_path: Path) -> None:
+    config = mofi(store, tower, tmp_path / "fp32", "ddp")
     half = replace(config, out=str(tmp_path / "bf16"), parallel=replace(config.parallel, precision="bf16"))
     whole, found = losses(config, 1), losses(half, 1)
     assert found == pytest.approx(whole, rel=0.05)
