@@ -20,7 +20,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def tower(tmp_path: Path) -> Path:
-    """The mini-world's CLIP with a small vision transformer: it has no batch statistics, which depend on the workers."""
+    """The mini-world's CLIP with a small vision transformer: no batch statistics, which depend on the workers."""
     folder = tmp_path / "tower"
     shutil.copytree(SHIPPED, folder)
     path = folder / "open_clip_config.json"
