@@ -33,6 +33,12 @@ class Tracker:
     def _read(self) -> list[str]:
         return self._out.read_bytes(CURVES).decode().splitlines() if self._out.exists(CURVES) else []
 
+    @property
+    def last(self) -> dict[str, float]:
+        """The latest point, empty before the first."""
+        found = json.loads(self._lines[-1]) if self._lines else {"step": 0}
+        return {name: value for name, value in found.items() if name != "step"}
+
     def add(self, step: int, point: Mapping[str, float]) -> str:
         """Take a point of the curves; return it as a line for people."""
         self._lines.append(json.dumps({"step": step, **point}))

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SUMMARY = "summary.json"
+"""In a run's folder, once it is finished."""
 ERROR = "error.json"
 """In a run's folder: why a worker ended it. Without it, Ray would start the workers again for what cannot go better."""
 FREE = ("steps", "out", "checkpoint", "track", "parallel", "accelerator", "data.task_rows", "init")
@@ -45,7 +47,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     """Train, or go on with what an earlier call with the same config began.
 
     Returns:
-        The summary, as it lies in ``summary.json``.
+        The summary, as it lies in `SUMMARY`.
 
     Raises:
         RaylabError: anything that the user can put right; checkpoints stay.
@@ -54,6 +56,8 @@ def run(config: TrainConfig) -> dict[str, Any]:
     started = time.perf_counter()
     out, labels, kb = Folder(config.out), Folder(config.labels), Catalog.open(config.kb)
     _begin(config, out, labels, kb)
+    if out.exists(SUMMARY) and out.read_json(SUMMARY)["steps"] == config.steps:
+        return out.read_json(SUMMARY)  # there is nothing left to do
     parallel = config.parallel
     needed = READ_CPUS + parallel.workers * parallel.cpus
     with session(needed, parallel.workers * _gpus(config), worker_logs=False), plain_errors():
@@ -65,7 +69,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
 
     export(Run(config, examples))
     summary = _summarise(config, examples, point, time.perf_counter() - started)
-    out.write_json("summary.json", summary)
+    out.write_json(SUMMARY, summary)
     return summary
 
 
@@ -83,11 +87,10 @@ def _begin(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> Non
         before = out.read_json("config.json")
         differing = differences(_bound(before), _bound(now))
         if differing:
+            lines = "\n  ".join(differing[:10])
             raise RaylabError(
-                f"{out.uri} holds a run with another config:\n  "
-                + "\n  ".join(differing[:10])
-                + "\nTake another --out, "
-                "or the config that it began with."
+                f"{out.uri} holds a run with another config:\n  {lines}\n"
+                "Take another --out, or the config that it began with."
             )
     out.write_json("config.json", now)
     out.remove(ERROR)
@@ -130,6 +133,7 @@ def _train(config: TrainConfig, examples: dict[str, Any], out: Folder) -> Curve:
     """Run the workers; return the last point of the curves."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
 
     parallel = config.parallel
     most = parallel.most_workers
@@ -148,8 +152,13 @@ def _train(config: TrainConfig, examples: dict[str, Any], out: Folder) -> Curve:
             failure_config=FailureConfig(max_failures=parallel.max_failures),
         ),
     )
-    with _progress(board):
-        result = trainer.fit()
+    result: Any = None
+    try:
+        with _progress(board):
+            result = trainer.fit()
+    except TrainingFailedError:
+        if not out.exists(ERROR):
+            raise
     if out.exists(ERROR):
         raise RaylabError(out.read_json(ERROR)["error"])
     return result.return_value
@@ -231,6 +240,7 @@ class _Told:
             world = ray.train.get_context().get_world_size()
             board.write.remote(f"{world} workers begin at step {start}")
             self.tracker = Tracker(out, config.track.project, to_dict(config), start)
+            self.last = self.tracker.last
 
     def point(self, step: int, point: Curve) -> bool:
         """Take a point; tell whether a node of the run is about to go."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -25,8 +24,6 @@ from raylab.train.optim import make_optimizer, make_table_optimizer
 from raylab.train.order import Order, Share
 from raylab.train.plan import TrainConfig
 from raylab.train.reader import HeldOut, Reader
-
-logger = logging.getLogger(__name__)
 
 Stream = Callable[[Reader, Sequence[range]], Iterable[pa.Table]]
 """Reads the rows of steps in order, a range of steps a task: `read_here`, or by Ray Data."""
@@ -91,9 +88,10 @@ def work(run: Run, stream: Stream, told: Told) -> None:
     start = checkpoints.latest() or 0
     if start:
         state.load(checkpoints, start)
-        logger.info("goes on from step %d", start)
     elif config.init:
         state.load_weights(Checkpoints(Folder(config.init)))
+    if start >= config.steps:
+        return
     precision = config.parallel.precision
     held = HeldOutRows(
         held_arrays(run), learner, state.module, accelerator=accelerator, precision=precision, seed=config.seed

@@ -49,6 +49,7 @@ def test_two_workers_make_the_steps_of_one_and_tell(
     assert list(tmp_path.glob("run/wandb/offline-run-*/*.wandb"))
     assert list(tmp_path.glob("run/wandb/offline-run-*/files/media/images/*.png"))
 
+    assert run(told) == summary  # there is nothing left to do
     with pytest.raises(RaylabError, match=r"another config:\n  batch: 16 -> 8"):
         run(replace(told, batch=8))
     assert (tmp_path / "run" / "curves.jsonl").read_text().splitlines() == lines

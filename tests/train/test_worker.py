@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from train.runs import MINIWORLD, small, train
 from train.training_store import Store
 
+from raylab.errors import RaylabError
 from raylab.train.loop import Curve
 from raylab.train.plan import CheckpointConfig
 
@@ -45,3 +47,12 @@ def test_it_learns(recipe: str, store: Store, tmp_path: Path) -> None:
     assert last < 0.9 * first
     assert all(point["replaced"] == 0 for point in points.values())
     assert points[1]["rate/decoder matrices" if "git" in recipe else "rate/matrices"] > 0
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(store: Store, tmp_path: Path) -> None:
+    config = small("git_miniworld", store, tmp_path, steps=30)
+    config = replace(config, optim=replace(config.optim, rate=1e30, clip_norm=0.0, warmup_steps=0))
+    with pytest.raises(RaylabError, match=r"The loss is nan after step \d+\. .* lower --optim.rate"):
+        train(config)
+    kept = sorted((tmp_path / "checkpoints").glob("step-*"))
+    assert len(kept) < 2
