@@ -76,7 +76,7 @@ ASKED = {
     "all_losses_over_entity_alone": 3.8,
     "memory_corrected_percent": 10.5,
 }
-"""The papers' gains (mofi.md 5; ver.md C)."""
+"""The papers' gains (MOFI, arXiv 2306.07952, GPR1200; REW, arXiv 2410.23676, OVEN)."""
 
 
 def table(found: list[Scores]) -> str:

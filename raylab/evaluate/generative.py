@@ -25,7 +25,7 @@ class DecodingConfig:
     """How answers are searched for."""
 
     beams: int = BEAMS
-    """The paper's 30 (ver.md B.1)."""
+    """The paper's 30 (arXiv 2410.23676, decoding)."""
     constrained: bool = True
     """Titles are a hard constraint at each step; otherwise free beams, of which those are kept that are a title."""
     batch: int = 8

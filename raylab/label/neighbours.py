@@ -1,4 +1,4 @@
-"""Step 2, second source: the entities whose text lies nearest to the whole caption (Entity-WebLI; VER A.1).
+"""Step 2, second source: the entities whose text lies nearest to the whole caption (Entity-WebLI; arXiv 2410.23676).
 
 Alias lookup finds what a caption spells out. A caption that paraphrases ("the red maple leaf flag") is reached through
 the CLIP's text tower instead: it is embedded and compared with the vector of every entity's "title: description". The

@@ -1,4 +1,4 @@
-"""GER's ALD codes: an entity as four tokens, the rarest ones of its name (arXiv 2403.02041; ver.md section D.1)."""
+"""GER's ALD codes: an entity as four tokens, the rarest ones of its name (arXiv 2403.02041)."""
 
 from __future__ import annotations
 

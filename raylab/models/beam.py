@@ -1,7 +1,7 @@
 """Beam search: the names, codes or texts that a model finds most probable.
 
 A beam's score is the sum of its tokens' log-probabilities over the whole vocabulary, with no length penalty (GER D.3).
-A trie forbids tokens at every step (VER B.1, "true constrained beam search"); what it leaves is not normalised again,
+A trie forbids tokens at every step (arXiv 2410.23676); what it leaves is not normalised again,
 so a score is the model's own probability of that name, and comparable between tries.
 
 Axes: B pictures, K beams, R results, T steps, V vocabulary, F children of a beam at most.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from raylab.models.git import Git
 
 BEAMS = 30
-"""VER B.1."""
+"""As in arXiv 2410.23676."""
 _NEVER = -torch.inf
 _BLOCK = 64
 _ROOM = 512
@@ -177,7 +177,7 @@ def keep_names(
     text: Callable[[list[list[int]]], list[str]],
     number: Callable[[list[str]], Sequence[int]],
 ) -> Beams:
-    """Keep the free texts that are exactly a name (VER B.1): the others go, and so does a name's second spelling.
+    """Keep the free texts that are a name (arXiv 2410.23676): the others go, and so does a name's second spelling.
 
     Args:
         found: of `search` without a trie.

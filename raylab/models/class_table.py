@@ -1,4 +1,4 @@
-"""A softmax over millions of classes: rows sharded over workers, sampled negatives, sparse gradients (mofi.md 2.1).
+"""A softmax over millions of classes: rows sharded over workers, sampled negatives, sparse gradients (MOFI).
 
 Every worker holds a run of the table's rows. A step looks at the vectors of all workers, at the rows of their classes
 and at some more rows drawn at random; the shards' sums are joined to one softmax, as if one worker had looked at all of
@@ -19,7 +19,7 @@ from raylab.models.distributed import all_reduce, gather, gather_ids, highest, r
 
 @dataclass(frozen=True)
 class ClassTableConfig:
-    """MOFI's large-scale softmax; the values are the paper's as far as they are known (mofi.md 2.1)."""
+    """MOFI's large-scale softmax; the values are the paper's as far as they are known (arXiv 2306.07952)."""
 
     margin: float = 0.15
     """CosFace: taken off the cosine with the true class."""
@@ -123,7 +123,7 @@ def _without(logit_NS: Tensor, other_NE: Tensor, local_N: Tensor, chosen_S: Tens
 
 
 def _margin_softmax(logit_NS: Tensor, own_N: Tensor, at_N: Tensor, config: ClassTableConfig) -> Tensor:
-    """CosFace's loss over the chosen rows of all shards (arXiv 1801.09414; mofi.md 2.1)."""
+    """CosFace's loss over the chosen rows of all shards (arXiv 1801.09414)."""
     margin_N = torch.where(own_N, config.margin, 0.0)
     logit_NS = logit_NS.scatter_add(1, at_N[:, None], -margin_N[:, None]) / config.temperature
     highest_N = highest(logit_NS.amax(dim=1)).clamp_min(-1e30)

@@ -19,7 +19,7 @@ def contrastive_loss(image_BD: Tensor, text_BD: Tensor, scale: Tensor, class_B: 
         text_BD: likewise.
         scale: the inverse temperature.
         class_B: int64 [B], what each row shows. Pairs of two rows that show the same are left out: they would be false
-            negatives (our choice; mofi.md 2.2).
+            negatives (our choice).
     """
     all_image_ND, all_text_ND = gather(image_BD), gather(text_BD)
     own_B = torch.arange(len(image_BD), device=image_BD.device) + rank() * len(image_BD)

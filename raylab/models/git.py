@@ -1,4 +1,4 @@
-"""GiT: an image-to-text transformer (GIT, arXiv 2205.14100, as VER section B uses it).
+"""GiT: an image-to-text transformer (GIT, arXiv 2205.14100, as arXiv 2410.23676 uses it).
 
 An encoder's image tokens are projected to the decoder's width and set before the text: a question (the context), then
 its answer (the target). Image tokens see image tokens; text sees the image and what was written before it; padding is
@@ -224,7 +224,7 @@ class Git(nn.Module):
         return logit_BRTV if several else logit_BRTV[:, 0]
 
     def loss(self, logit_BTV: torch.Tensor, target_BT: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-        """Return the mean over texts of the mean over a text's tokens (VER B, "Loss per task").
+        """Return the mean over texts of the mean over a text's tokens (arXiv 2410.23676).
 
         A text without tokens is left out of the mean.
 

@@ -24,7 +24,7 @@ ARCHITECTURE, TOKENIZER = "encoder", "tokenizer"
 
 @dataclass(frozen=True)
 class GitShape:
-    """The decoder's shape; the defaults are the paper's (ver.md B)."""
+    """The decoder's shape; the defaults are the paper's (arXiv 2410.23676)."""
 
     width: int = 768
     layers: int = 6

@@ -53,14 +53,14 @@ def clip_b16() -> ClipRun:
 
 
 def mofi_b16() -> MofiRun:
-    """MOFI's multi-task model at ViT-B/16 (mofi.md 3); batch and steps for eight GPUs, the paper's are 32K and 500K."""
+    """MOFI's multi-task model at ViT-B/16; batch and steps for eight GPUs, the paper's are 32K and 500K."""
     return MofiRun(
         recipe="mofi_b16", task=MofiTask(), steps=100_000, batch=4096, parallel=ParallelConfig(precision="bf16")
     )
 
 
 def git_large() -> GitRun:
-    """The generative recogniser, 0.4 B parameters, on annotated labels (ver.md B: REW-5M's 200K steps of 4096)."""
+    """The generative recogniser, 0.4 B parameters, on annotated labels (arXiv 2410.23676: 200K steps of 4096)."""
     return GitRun(
         recipe="git_large",
         task=GitTask(),
@@ -72,7 +72,7 @@ def git_large() -> GitRun:
 
 
 def ger_ald() -> GitRun:
-    """GER: an entity's ALD code for a picture (ver.md D); a code and its start are five tokens."""
+    """GER: an entity's ALD code for a picture (arXiv 2403.02041); a code and its start are five tokens."""
     task = GitTask(
         shape=GitShape(context=20, target=5),
         targets=TargetsConfig(rationale=0, questions=0),

@@ -1,4 +1,4 @@
-"""The generative recogniser (ver.md B): a picture and a question in, an entity's name, a rationale or an answer out."""
+"""The generative recogniser (arXiv 2410.23676): a picture and a question in, a name or a text out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ENTITY_QUESTIONS = (
     "which entity is shown in the picture?",
     "what is the name of the main object?",
 )
-"""One is drawn for each row: GER's code has six of this kind (ver.md B); the words are ours."""
+"""One is drawn for each row: GER's code has six of this kind (arXiv 2410.23676); the words are ours."""
 SAMPLE_BEAMS = 4
 """Of the answers that are shown while a run goes on."""
 RATIONALE_QUESTION = "explain what the image shows."
@@ -45,7 +45,7 @@ RATIONALE_QUESTION = "explain what the image shows."
 
 @dataclass(frozen=True)
 class TargetsConfig:
-    """What is learnt, and how much each part weighs; 0 leaves it out. The paper weighs them alike (ver.md B)."""
+    """What is learnt, and how much each part weighs; 0 leaves it out. The paper weighs them alike."""
 
     entity: float = 1.0
     """The entity's name, for a generic question."""
@@ -71,11 +71,11 @@ class GitTask:
     crop: str = "inception"
     """See `tasks.base.ImageInput`."""
     codes: bool = False
-    """Entities are learnt as GER's ALD codes instead of their names (ver.md D.1)."""
+    """Entities are learnt as GER's ALD codes instead of their names (arXiv 2403.02041)."""
     smoothing: float = 0.2
-    """Of labels (ver.md B)."""
+    """Of labels (arXiv 2410.23676)."""
     encoder_rate: float = 0.1
-    """The encoder's learning rate, as a share of the decoder's (ver.md B: 1e-5 and 1e-4)."""
+    """The encoder's learning rate, as a share of the decoder's (the paper: 1e-5 and 1e-4)."""
 
     def __post_init__(self) -> None:
         if not self.targets.names():
@@ -110,7 +110,7 @@ class TextCollator:
         return catalog, open_codes(catalog, self.tokenizer).code_EL
 
     def usable(self, rows: pa.Table) -> np.ndarray:
-        """Rows with a name, be it one that no entity has (ver.md A.2: decoding handles it); with codes, an entity."""
+        """Rows with a name, be it one that no entity has (decoding handles it); with codes, an entity."""
         if self.config.codes:
             return rows["entity_id"].is_valid().to_numpy()
         return pc.fill_null(pc.greater(pc.utf8_length(rows["entity_name"]), 0), False).to_numpy()

@@ -39,7 +39,7 @@ class MofiTask:
     crop: str = "inception"
     """See `tasks.base.ImageInput`."""
     supervised_weight: float = 0.9
-    """Lambda: the softmax's share of the loss, the rest is the contrastive loss's (mofi.md 2.3). 1: supervised alone;
+    """Lambda: the softmax's share of the loss, the rest is the contrastive loss's. 1: supervised alone;
     0: contrastive alone."""
     table: ClassTableConfig = field(default_factory=ClassTableConfig)
     wording: WordingConfig = field(default_factory=WordingConfig)

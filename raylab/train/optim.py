@@ -58,7 +58,7 @@ def make_table_optimizer(table: ClassTable, config: OptimConfig) -> torch.optim.
 
 
 def share_of_rate(step: int, steps: int, warmup: int) -> float:
-    """Return the share of the highest rate at a step: up along a line, down along a cosine to zero (ver.md B)."""
+    """Return the share of the highest rate at a step: up along a line, down along a cosine to zero."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 
 LEAST_AREA, RATIOS, TRIES = 0.08, (3 / 4, 4 / 3), 10
-"""Of the inception crop (Szegedy et al., 2015; ver.md D.2), as torchvision's RandomResizedCrop has them."""
+"""Of the inception crop (Szegedy et al., 2015), as torchvision's RandomResizedCrop has them."""
 SHIFT, LIGHT = 1 / 16, 0.08
 """Of the crop ``shift``: how far it moves, in sides; deviation of gain and brightness."""
 CROPS = ("inception", "shift", "centre")

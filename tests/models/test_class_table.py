@@ -20,7 +20,7 @@ def vectors(rows: int = BATCH, seed: int = 0) -> torch.Tensor:
 
 
 def formula(table: ClassTable, image_BD: torch.Tensor, class_B: torch.Tensor, left_out: torch.Tensor) -> torch.Tensor:
-    """The loss of mofi.md 2.1 over all classes; bool [B, classes] says which ones are left out of a row's softmax."""
+    """MOFI's loss over all classes; bool [B, classes] says which ones are left out of a row's softmax."""
     cosine_BC = image_BD @ normalize(table.weight, dim=-1).T
     true_BC = torch.nn.functional.one_hot(class_B, CLASSES).bool()
     logit_BC = (cosine_BC - FULL.margin * true_BC) / FULL.temperature
