@@ -56,7 +56,7 @@ class Tracker:
 
     def flush(self) -> None:
         """Write the curves' file."""
-        self._out.write_bytes(CURVES, ("\n".join(self._lines) + "\n").encode())
+        self._out.write_bytes(CURVES, "".join(f"{line}\n" for line in self._lines).encode())
 
     def close(self) -> None:
         """Write what is left, and let go of W&B."""

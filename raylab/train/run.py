@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +55,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         RaylabError: anything that the user can put right; checkpoints stay.
     """
     check(config)
+    config = _absolute(config)
     started = time.perf_counter()
     out, labels, kb = Folder(config.out), Folder(config.labels), Catalog.open(config.kb)
     _begin(config, out, labels, kb)
@@ -71,6 +74,22 @@ def run(config: TrainConfig) -> dict[str, Any]:
     summary = _summarise(config, examples, point, time.perf_counter() - started)
     out.write_json(SUMMARY, summary)
     return summary
+
+
+def _absolute(config: TrainConfig) -> TrainConfig:
+    """Return the config with whole paths: Ray Train's workers have a working directory of their own."""
+    return replace(
+        config,
+        source=replace(config.source, uri=_absolute_path(config.source.uri)),
+        labels=_absolute_path(config.labels),
+        kb=_absolute_path(config.kb),
+        out=_absolute_path(config.out),
+        init=_absolute_path(config.init),
+    )
+
+
+def _absolute_path(path: str) -> str:
+    return path if "://" in path or not path else str(Path(path).absolute())
 
 
 def _begin(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> None:

@@ -32,6 +32,8 @@ def test_two_workers_make_the_steps_of_one_and_tell(
     ray_cluster: None, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    config = replace(config, out="run")  # as people write it: workers have another working directory
     alone = train(replace(config, out=str(tmp_path / "alone")))
     told = replace(
         config,
