@@ -12,6 +12,7 @@ import torch
 from raylab.evaluate.base import Recognised
 from raylab.kb.titles import Titles
 from raylab.models.beam import BEAMS, Beams, decode, keep_names
+from raylab.models.crop import centre_box, resized
 from raylab.models.git_module import SavedGit
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ class GitRecogniser:
 
     def _search(self, images: list[Image.Image], questions: list[str], k: int) -> Beams:
         git, settings = self._module.git, self._settings
-        image_BHWC = torch.from_numpy(np.stack([centre(image, self.image_size) for image in images]))
+        image_BHWC = torch.from_numpy(
+            np.stack([resized(image, self.image_size, centre_box(*image.size)) for image in images])
+        )
         context_BC = torch.from_numpy(self._tokenizer.questions(questions, git.config.context))
         with torch.inference_mode():
             pixels = self._module.pixels(image_BHWC.to(self._device))
@@ -114,14 +117,3 @@ class GitRecogniser:
             named = [(one, score) for one, row, score in zip(mine, rows, scores) if row >= 0 and np.isfinite(score)]
             answers.append([Recognised(one["id"], one["title"], score) for one, score in named[:k]])
         return answers
-
-
-def centre(image: Image.Image, size: int) -> np.ndarray:
-    """Return the middle of an RGB picture as uint8 [size, size, 3]."""
-    from PIL import Image as images
-
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((size, size), images.Resampling.BICUBIC, box))

@@ -58,9 +58,7 @@ class Titles:
     @classmethod
     def open_codes(cls, catalog: Catalog, tokenizer: Tokenizer) -> Titles:
         """Map the trie of the entities' ALD codes: see `open_codes`."""
-        folder = _codes_folder(catalog, tokenizer)
-        open_codes(catalog, tokenizer)
-        return cls(Trie.open(folder / "trie"), np.arange(len(catalog)))
+        return cls(Trie.open(_codes_folder(catalog, tokenizer) / "trie"), np.arange(len(catalog)))
 
     def row(self, name: np.ndarray) -> np.ndarray:
         """Return the knowledge base's row of each name, -1 for -1."""
@@ -74,10 +72,8 @@ class Titles:
         first, token = self.trie.first.numpy(), self.trie.token.numpy()
         node = 0
         for wanted in sequence:
-            start, stop = first[node], first[node + 1]
-            node = start + int(
-                np.searchsorted(token[start:stop], wanted)
-            )  # children stand in the order of their tokens
+            start, stop = first[node], first[node + 1]  # children stand in the order of their tokens
+            node = start + int(np.searchsorted(token[start:stop], wanted))
             if node == stop or token[node] != wanted:
                 return -1
         return int(self.trie.name[node])
@@ -89,13 +85,14 @@ def open_codes(catalog: Catalog, tokenizer: Tokenizer) -> AldCodes:
     Raises:
         RaylabError: they have to be made and cannot be written.
     """
-    folder = _codes_folder(catalog, tokenizer)
-    _once(folder, "trie", partial(_build_codes, folder, catalog, tokenizer))
-    return AldCodes.open(folder / "codes")
+    return AldCodes.open(_codes_folder(catalog, tokenizer) / "codes")
 
 
 def _codes_folder(catalog: Catalog, tokenizer: Tokenizer) -> Path:
-    return catalog.path / "ald" / _key(catalog, tokenizer, LENGTH)
+    """Return the folder of codes and their trie, made first where it is missing."""
+    folder = catalog.path / "ald" / _key(catalog, tokenizer, LENGTH)
+    _once(folder, "trie", partial(_build_codes, folder, catalog, tokenizer))
+    return folder
 
 
 def _build_codes(folder: Path, catalog: Catalog, tokenizer: Tokenizer) -> None:

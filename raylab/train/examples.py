@@ -37,7 +37,7 @@ class Survey:
     left_out: int
     """Rows that the task cannot use."""
     entities: dict[str, int]
-    """Entity id -> usable rows, held out or not."""
+    """Entity id -> usable rows, held out or not: the class table knows also those that only held-out rows show."""
 
 
 def part_names(labels: Folder, kind: str) -> list[str]:
@@ -57,20 +57,8 @@ def part_names(labels: Folder, kind: str) -> list[str]:
     return [name for field in KINDS[kind] for name in manifest[field]]
 
 
-def held_out(row_ids: pa.ChunkedArray, share: float) -> np.ndarray:
-    """Return bool [n]: rows that are kept from training, to measure it by. It depends on the row's id alone."""
-    return np.array([int(row_id[:8], 16) < share * 2**32 for row_id in row_ids.to_pylist()], bool)
-
-
-def read_part(labels: Folder, name: str, collator: Collator, share: float, held: bool = False) -> tuple[pa.Table, int]:
+def read_part(labels: Folder, name: str, collator: Collator) -> tuple[pa.Table, int]:
     """Return a part's usable rows, the columns that the collator wants, and how many rows it cannot use.
-
-    Args:
-        labels: the store's folder.
-        name: the file.
-        collator: the task's half.
-        share: of rows that are held out.
-        held: return those, instead of the others.
 
     Raises:
         RaylabError: the file is of another schema version.
@@ -81,18 +69,21 @@ def read_part(labels: Folder, name: str, collator: Collator, share: float, held:
         check_version(file.schema_arrow, f"{labels.uri}/{name}")
         rows = file.read(columns)
     usable = collator.usable(rows)
-    mine = held_out(rows["row_id"], share) == held
-    return rows.filter(pa.array(usable & mine)), int((~usable).sum())
+    return rows.filter(pa.array(usable)), int((~usable).sum())
+
+
+def held_out(rows: pa.Table, share: float) -> np.ndarray:
+    """Return bool [n]: rows that are kept from training, to measure it by. It depends on the row's id alone."""
+    return np.array([int(row_id[:8], 16) < share * 2**32 for row_id in rows["row_id"].to_pylist()], bool)
 
 
 def survey_part(labels: Folder, name: str, collator: Collator, share: float) -> Survey:
-    """Count a part's usable rows and their entities; arguments as in `read_part`."""
-    rows, left_out = read_part(labels, name, collator, share)
-    held, _ = read_part(labels, name, collator, share, held=True)
-    both = pa.concat_tables([rows, held])  # the class table knows also those that only held-out rows show
-    counts = pc.value_counts(both["entity_id"].drop_null())
+    """Count a part's usable rows and their entities; `share` of the rows is held out."""
+    rows, left_out = read_part(labels, name, collator)
+    held = int(held_out(rows, share).sum())
+    counts = pc.value_counts(rows["entity_id"].drop_null())
     entities = {one["values"].as_py(): one["counts"].as_py() for one in counts}
-    return Survey(Part(name, rows.num_rows), Part(name, held.num_rows), left_out, entities)
+    return Survey(Part(name, rows.num_rows - held), Part(name, held), left_out, entities)
 
 
 def write_survey(out: Folder, kb: Catalog, found: Sequence[Survey]) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raylab.errors import RaylabError, nearest
+from raylab.models.crop import Box, centre_box, resized
 from raylab.tasks.base import ImageInput
 
 if TYPE_CHECKING:
     from PIL import Image
-
-Box = tuple[float, float, float, float]
 
 LEAST_AREA, RATIOS, TRIES = 0.08, (3 / 4, 4 / 3), 10
 """Of the inception crop (Szegedy et al., 2015), as torchvision's RandomResizedCrop has them."""
@@ -42,17 +41,11 @@ def to_input(picture: Image.Image, image: ImageInput, draw: np.random.Generator)
         draw: all that is random about it.
     """
     if image.crop == "inception":
-        return _resize(picture, image.size, _inception_box(*picture.size, draw))
-    box = _centre_box(*picture.size)
+        return resized(picture, image.size, _inception_box(*picture.size, draw))
+    box = centre_box(*picture.size)
     if image.crop == "centre":
-        return _resize(picture, image.size, box)
-    return _relight(_resize(picture, image.size, _moved(box, *picture.size, draw)), draw)
-
-
-def _resize(picture: Image.Image, size: int, box: Box) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
+        return resized(picture, image.size, box)
+    return _relight(resized(picture, image.size, _moved(box, *picture.size, draw)), draw)
 
 
 def _inception_box(width: int, height: int, draw: np.random.Generator) -> Box:
@@ -63,13 +56,7 @@ def _inception_box(width: int, height: int, draw: np.random.Generator) -> Box:
         if w <= width and h <= height:
             left, top = draw.uniform(0, width - w), draw.uniform(0, height - h)
             return left, top, left + w, top + h
-    return _centre_box(width, height)
-
-
-def _centre_box(width: int, height: int) -> Box:
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
+    return centre_box(width, height)
 
 
 def _moved(box: Box, width: int, height: int, draw: np.random.Generator) -> Box:

@@ -18,7 +18,7 @@ from raylab.sources.images import ImageRefused, open_image
 from raylab.storage import Folder
 from raylab.tasks.base import Collator
 from raylab.train.batch import to_table
-from raylab.train.examples import read_part
+from raylab.train.examples import held_out, read_part
 from raylab.train.order import Order, Piece, Share, Window, generator
 from raylab.train.pixels import decoded_side, to_input
 
@@ -117,7 +117,8 @@ class Reader:
         folder = Folder(self.labels)
         tables = []
         for part in window.parts:
-            rows, _ = read_part(folder, part.name, self.collator, self.rows.share, self.rows.held)
+            rows, _ = read_part(folder, part.name, self.collator)
+            rows = rows.filter(pa.array(held_out(rows, self.rows.share) == self.rows.held))
             if rows.num_rows != part.rows:
                 raise RaylabError(
                     f"{self.labels}/{part.name} has {rows.num_rows} usable rows, and had {part.rows} when the run "

@@ -38,7 +38,7 @@ def run(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Run:
 
 
 def some_rows(run: Run, collator: Any) -> pa.Table:
-    rows, _ = read_part(Folder(run.config.labels), "labels/00000.parquet", collator, 0.0)
+    rows, _ = read_part(Folder(run.config.labels), "labels/00000.parquet", collator)
     return rows.slice(0, ROWS)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from train.runs import prepared, small
 from train.training_store import Store
@@ -16,7 +17,7 @@ from raylab.sources.files import FileSource
 from raylab.storage import Folder
 from raylab.tasks.base import Collator
 from raylab.train.batch import batches, to_arrays
-from raylab.train.examples import parts_of, read_part
+from raylab.train.examples import held_out, parts_of, read_part
 from raylab.train.order import Order, Share
 from raylab.train.reader import HeldOut, Reader
 from raylab.train.worker import Run
@@ -88,8 +89,8 @@ def test_rows_that_are_held_out_are_not_trained_on(store: Store, tmp_path: Path)
 
 
 def _ids(labels: str, name: str, collator: Collator, held: bool) -> list[str]:
-    rows, _ = read_part(Folder(labels), name, collator, 0.3, held)
-    return rows["row_id"].to_pylist()
+    rows, _ = read_part(Folder(labels), name, collator)
+    return rows.filter(pa.array(held_out(rows, 0.3) == held))["row_id"].to_pylist()
 
 
 def test_a_label_store_that_changed_is_an_error(run: Run) -> None:
