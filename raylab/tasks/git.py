@@ -21,7 +21,7 @@ from raylab.models.dual_encoder import DualEncoderConfig
 from raylab.models.git_module import GitModule, GitShape
 from raylab.models.text import Tokenizer, TokenizerConfig
 from raylab.tasks.base import Arrays, Group, ImageInput, TaskContext, decayed
-from raylab.tasks.clip import image_input
+from raylab.tasks.dual import image_input
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +16,14 @@ from raylab.kb.catalog import Catalog
 from raylab.models.class_table import ClassTable, ClassTableConfig
 from raylab.models.contrastive import contrastive_loss
 from raylab.models.distributed import world
-from raylab.models.dual_encoder import DualEncoder, DualEncoderConfig
-from raylab.tasks.base import Arrays, Group, ImageInput, TaskContext
+from raylab.models.dual_encoder import DualEncoderConfig
+from raylab.tasks.base import Arrays, TaskContext
 from raylab.tasks.classes import Classes
-from raylab.tasks.clip import HIGHEST_LOGIT_SCALE, dual_groups, image_input, own_places
+from raylab.tasks.dual import DualCollator, DualLearner, own_places
 from raylab.tasks.texts import Wording, WordingConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 MOST_ENTITIES = 4
 """Entities of one picture that are looked at."""
@@ -60,24 +58,16 @@ class MofiTask:
         return MofiLearner(self, context)
 
 
-class EntityCollator:
+class EntityCollator(DualCollator):
     """``class_B`` int64: the entity drawn; ``others_BE`` int64: all of the picture's, over and over; ``token_BL``."""
 
     def __init__(self, config: MofiTask, context: TaskContext) -> None:
+        super().__init__(config.encoder, config.crop)
         self.config = config
         more = () if config.more_entities is None else ("candidates",)
         self.columns: Sequence[str] = ("entity_id", *more)
-        self.image: ImageInput = image_input(config.encoder, config.crop)
         self.classes = Classes(context.run, context.kb)
         self.wording = Wording(context.kb, config.wording)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "tokenizer"}
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        """Loaded where it is used."""
-        return self.config.encoder.tokenizer()
 
     def usable(self, rows: pa.Table) -> np.ndarray:
         """Rows with an entity."""
@@ -111,12 +101,12 @@ class EntityCollator:
         return numbers[numbers >= 0]
 
 
-class MofiLearner:
+class MofiLearner(DualLearner):
     """See `tasks.base.Learner`."""
 
     def __init__(self, config: MofiTask, context: TaskContext) -> None:
+        super().__init__(config.encoder)
         self.config, self.context = config, context
-        self.module: DualEncoder = config.encoder.build()
         if config.supervised_weight == 1:  # the text tower rests
             for name, parameter in self.module.named_parameters():
                 parameter.requires_grad_(name.startswith("clip.visual."))
@@ -141,18 +131,6 @@ class MofiLearner:
         weights = {"supervised": weight, "contrastive": 1 - weight}
         return {"loss": torch.stack([weights[name] * part for name, part in parts.items()]).sum(), **parts}
 
-    def groups(self) -> list[Group]:
-        """Matrices, and what is not decayed."""
-        return dual_groups(self.module)
-
-    def shard_units(self) -> list[nn.Module]:
-        """See `tasks.base.Learner`."""
-        return self.module.shard_units()
-
-    def checkpoint_activations(self) -> None:
-        """See `tasks.base.Learner`."""
-        self.module.checkpoint_activations()
-
     def describe(self, batch: Mapping[str, Tensor]) -> list[str]:
         """The class nearest to each picture and the right one; where the table is sharded, see `clip.own_places`."""
         outputs = self.module(*self.inputs(batch))
@@ -166,12 +144,3 @@ class MofiLearner:
             for numbers in (nearest_B, batch["class_B"])
         )
         return [f"{one} (right: {other})" for one, other in zip(said, right)]
-
-    def after_step(self) -> None:
-        """Keep the temperature within CLIP's limit."""
-        with torch.no_grad():
-            self.module.clip.logit_scale.clamp_(0, HIGHEST_LOGIT_SCALE)
-
-    def save(self, folder: Path) -> None:
-        """Write an open_clip folder; class vectors stay in the checkpoints."""
-        self.config.encoder.save(self.module, folder)
