@@ -1,10 +1,11 @@
 """The papers' claims in miniature, on the mini-world, with fresh seeds: one table with means and spread.
 
-    make effects        # .venv/bin/python bench/effects [seeds] [rows] [steps]: 3 seeds, 3,000 rows, 600 steps
+    make effects        # .venv/bin/python bench/effects [seeds] [rows] [steps]: 3 seeds, 3,000 rows, 1,000 steps
 
 For each seed a world is painted, labelled by CLIP's selection, and annotated by the mini annotator from what the text
 alone says; each arm of a comparison then trains the same network on the same number of pictures, and is scored on
-another world. Two arms run at a time, a thread each.
+another world. The generative arms are scored as they are (zero-shot) and tuned on a thousand of OVEN's training
+questions, as the paper's are. Two arms run at a time, a thread each.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, stdev
@@ -25,10 +27,9 @@ from typing import Any
 from arms import ARMS
 from worlds import World, make
 
-FIRST_SEED = 301
+FIRST_SEED = 311
+"""Seed 301 served to choose steps and rates."""
 TEST_ROWS = 2_000
-GIT_SHARE = 2 / 3
-"""Of the steps: a generative arm's take longer, and its encoder does not start from nothing."""
 HERE = Path(__file__).parent
 
 Scores = dict[str, dict[str, float]]
@@ -38,7 +39,6 @@ Scores = dict[str, dict[str, float]]
 def run_arm(name: str, world: World, kb: Path, steps: int) -> dict[str, Any]:
     """Run an arm in a process of its own."""
     out = world.folder / "runs" / name
-    steps = round(steps * GIT_SHARE) if name.startswith("git") else steps
     line = [sys.executable, str(HERE / "arms.py"), name, str(world.folder), str(kb), str(out), str(steps)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     started = time.perf_counter()
@@ -53,30 +53,38 @@ def run_arm(name: str, world: World, kb: Path, steps: int) -> dict[str, Any]:
 def gains(scores: Scores) -> dict[str, float]:
     """Return each claim's difference, in points (percent where it says so)."""
     retrieval = {name: scores[name]["mAP"] for name in ("clip", "supervised", "contrastive", "multitask")}
-    entity, query = (
-        {name: scores[name][f"{split}/HM"] for name in ("git_candidates", "git_corrected", "git_all")}
-        for split in ("entity", "query")
-    )
     memory = scores["matching"]
-    return {
+    found = {
         "mofi_over_clip": 100 * (retrieval["multitask"] - retrieval["clip"]),
         "multitask_over_supervised": 100 * (retrieval["multitask"] - retrieval["supervised"]),
         "multitask_over_contrastive": 100 * (retrieval["multitask"] - retrieval["contrastive"]),
-        "corrected_over_candidates": 100 * (entity["git_corrected"] - entity["git_candidates"]),
-        "all_losses_over_entity_alone": 100 * (query["git_all"] - query["git_corrected"]),
         "memory_corrected_percent": 100 * (memory["corrected"] / memory["candidates"] - 1),
     }
+    for protocol in ("tuned", "zero-shot"):
+        gained = partial(_gained, scores, protocol)
+        found[f"corrected_over_candidates {protocol}"] = gained("git_corrected", "git_candidates", "entity")
+        found[f"all_losses_over_entity_alone {protocol}"] = gained("git_all", "git_corrected", "query")
+    return found
+
+
+def _gained(scores: Scores, protocol: str, arm: str, other: str, split: str) -> float:
+    """Return the points of harmonic mean by which an arm is above another."""
+    name = f"{protocol} {split}/HM"
+    return 100 * (scores[arm][name] - scores[other][name])
 
 
 ASKED = {
     "mofi_over_clip": 14.5,
     "multitask_over_supervised": 0.0,
     "multitask_over_contrastive": 0.0,
-    "corrected_over_candidates": 6.9,
-    "all_losses_over_entity_alone": 3.8,
     "memory_corrected_percent": 10.5,
+    "corrected_over_candidates tuned": 6.9,
+    "all_losses_over_entity_alone tuned": 3.8,
+    "corrected_over_candidates zero-shot": 6.0,
+    "all_losses_over_entity_alone zero-shot": 0.0,
 }
-"""The papers' gains (MOFI, arXiv 2306.07952, GPR1200; REW, arXiv 2410.23676, OVEN)."""
+"""The papers' gains: MOFI's (arXiv 2306.07952) on GPR1200, REW's (arXiv 2410.23676) on OVEN. The latter's +6.9 and +3.8
+are of tuned models, its ablations without tuning say +6 and "query gains most"."""
 
 
 def table(found: list[Scores]) -> str:
@@ -97,7 +105,7 @@ def _deviation(values: list[float]) -> float:
     return stdev(values) if len(values) > 1 else 0.0
 
 
-def main(seeds: int = 3, rows: int = 3_000, steps: int = 600) -> None:
+def main(seeds: int = 3, rows: int = 3_000, steps: int = 1_000) -> None:
     """Run all arms of all seeds; print the table and the JSON."""
     started = time.perf_counter()
     rounds = []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import random
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +20,16 @@ import pyarrow.parquet as pq
 from raylab.kb.catalog import Catalog
 from raylab.schema import LABEL, REJECT, set_column
 from raylab.sources.miniworld.make_clip import shrink
-from raylab.sources.miniworld.questions import questions
+from raylab.sources.miniworld.questions import Question, questions
 from raylab.sources.miniworld.samples import picture, sample
 
 TEST_SEEDS = 1_000_000
 """Test pictures of seed s come from world s + this."""
-LABEL_STORES = ("selected", "candidates", "corrected")
-"""CLIP's selection (I2E); the best entity by text alone, as Entity-WebLI's are; those verified and corrected (REW)."""
+LABEL_STORES = ("selected", "candidates", "corrected", "questions")
+"""CLIP's selection (I2E); the best entity by text alone, as Entity-WebLI's are; those verified and corrected (REW);
+OVEN's training questions about the same pictures, whose answers are true."""
+QUESTIONS = 500
+"""Training questions of each split: the paper's fine-tuning draws half and half (arXiv 2410.23676)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ def make(folder: Path, kb: Path, seed: int, rows: int, test_rows: int) -> World:
     if not world.store("candidates").exists():
         take_candidates(world, kb)
     label(["rew_miniworld", "--source", world.store("candidates"), "--kb", kb, "--out", world.store("corrected")])
+    if not world.store("questions").exists():
+        take_questions(world)
     return world
 
 
@@ -129,3 +136,30 @@ def _by_text(rows: pa.Table, catalog: Catalog) -> pa.Table:
     rows = set_column(rows, "entity_id", rows["link_entity_id"])
     rows = set_column(rows, "entity_name", catalog.take(found, ("title",))["title"].cast(pa.string()))
     return set_column(rows, "score", rows["link_score"])
+
+
+def take_questions(world: World) -> None:
+    """Copy the corrected store with OVEN's training questions about its pictures in place of its labels."""
+    source, part = world.store("corrected"), world.folder / "questions.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    rows = pa.concat_tables([pq.read_table(path) for path in sorted((source / "labels").iterdir())]).to_pylist()
+    asked = [(row, one) for row in rows for one in questions(sample(world.seed, int(row["key"])))]
+    draw = random.Random(world.seed)
+    chosen = [
+        _with_question(row, one)
+        for split in ("entity_train", "query_train")
+        for row, one in draw.sample([pair for pair in asked if pair[1].data_split == split], QUESTIONS)
+    ]
+    first, *others = sorted((part / "labels").iterdir())
+    pq.write_table(pa.Table.from_pylist(chosen, LABEL), first)
+    for path in others:
+        pq.write_table(LABEL.empty_table(), path)
+    part.rename(world.store("questions"))
+
+
+def _with_question(row: dict[str, Any], one: Question) -> dict[str, Any]:
+    """Return a label whose only question is OVEN's."""
+    pair = {"question": one.question, "answer": one.entity_text, "answer_id": one.entity_id}
+    annotation = row["annotation"] | {"questions": [pair]}
+    return row | {"entity_id": one.entity_id, "entity_name": one.entity_text, "annotation": annotation}

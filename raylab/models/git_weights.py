@@ -37,9 +37,10 @@ _QKV = tuple(f"attention.self.{part}." for part in ("query", "key", "value"))
 class OpenClipTokens(nn.Module):
     """A vision tower of open_clip (VisionTransformer, ModifiedResNet or a timm model) as an encoder of tokens.
 
-    All tokens behind the final norm, the class token among them; a convolutional tower's last map, a token a place.
-    What the tower has behind that (pooling, projection) is taken off: a parameter without gradient would make
-    distributed training wait for it.
+    All tokens behind the final norm, the class token among them. Of a ModifiedResNet what its attention pooling would
+    look at: the mean of the last map and a token a place, with the positions that the tower learnt. Of other
+    convolutional towers the last map, a token a place. What the tower has behind that (pooling, projection) is taken
+    off: a parameter without gradient would make distributed training wait for it.
 
     Args:
         tower: ``model.visual``; it is changed.
@@ -62,6 +63,7 @@ class OpenClipTokens(nn.Module):
             self.width, self._tokens = tower.ln_post.normalized_shape[0], self._of_transformer
         elif isinstance(tower, ModifiedResNet):
             self.width, self._tokens = tower.layer4[-1].bn3.num_features, self._of_resnet
+            self.position_ND = tower.attnpool.positional_embedding
             tower.attnpool = nn.Identity()
         elif isinstance(tower, TimmModel):
             tower.trunk.reset_classifier(0, global_pool="")
@@ -88,7 +90,8 @@ class OpenClipTokens(nn.Module):
         x = self.tower.stem(image_BCHW)
         for stage in (self.tower.layer1, self.tower.layer2, self.tower.layer3, self.tower.layer4):
             x = stage(x)
-        return x.flatten(2).transpose(1, 2)
+        x_BND = x.flatten(2).transpose(1, 2)
+        return torch.cat([x_BND.mean(1, keepdim=True), x_BND], 1) + self.position_ND
 
     def _of_timm(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         x = self.tower.trunk.forward_features(image_BCHW)

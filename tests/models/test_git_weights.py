@@ -132,6 +132,18 @@ def test_a_transformers_tokens_are_those_that_its_vector_is_read_from():
     torch.testing.assert_close(token_BND[:, 0] @ projection, expected)
 
 
+def test_a_resnets_tokens_are_those_that_its_pooling_attends_to():
+    tower = list(towers())[1].eval()
+    image = torch.randn(2, 3, 32, 32)
+    expected, pool = tower(image), tower.attnpool
+    token_BND = OpenClipTokens(tower)(image)
+    assert token_BND.shape == (2, 2, 256)  # the mean, and the only place of a map of 1 x 1
+    looked_at = ((pool.q_proj, token_BND[:, :1]), (pool.k_proj, token_BND), (pool.v_proj, token_BND))
+    heads = [project(x).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2) for project, x in looked_at]
+    attended = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(pool.c_proj(attended)[:, 0], expected)
+
+
 def test_an_encoder_that_is_not_known_is_refused():
     with pytest.raises(RaylabError, match="encoder of your own"):
         OpenClipTokens(nn.Linear(2, 2))
