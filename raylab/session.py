@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from importlib import import_module
@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayError
 
 from raylab.errors import RaylabError
+from raylab.storage import refuse_local
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,13 @@ RAY_DATA_NOTE = "\nFailed to apply UDF transform"
 
 
 @contextlib.contextmanager
-def session(cpus: float, gpus: float = 0.0, worker_logs: bool = True) -> Iterator[Callable[[], Future[None] | None]]:
+def session(
+    cpus: float,
+    gpus: float = 0.0,
+    worker_logs: bool = True,
+    places: Mapping[str, str] | None = None,
+    shared_disk: bool = False,
+) -> Iterator[Callable[[], Future[None] | None]]:
     """Use the Ray of this process, else the cluster this job was submitted to, else a Ray of our own on this machine.
 
     On a machine of our own, CPUs are a means of bookkeeping only: where the pools ask for more than there are, Ray is
@@ -41,16 +48,19 @@ def session(cpus: float, gpus: float = 0.0, worker_logs: bool = True) -> Iterato
         cpus: what the job's actors and tasks need at the least, all together.
         gpus: likewise.
         worker_logs: show on the terminal what workers print. An engine prints much, and most of all when it is let go.
+        places: flag -> path or address that workers open.
+        shared_disk: see `storage.refuse_local`.
 
     Yields:
         A function that lets go of Ray at once: its processes take a second to go, and do so while the caller works on.
         Without that call it is let go of at the end. A Ray that was there before stays.
 
     Raises:
-        RaylabError: the cluster has fewer GPUs than needed.
+        RaylabError: the cluster has fewer GPUs than needed, or several nodes that would not find a local path.
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # our own lines tell progress
     if ray.is_initialized():
+        refuse_local(places or {}, _nodes(), shared_disk)
         yield lambda: None
         return
     with ThreadPoolExecutor(1) as aside:
@@ -59,6 +69,7 @@ def session(cpus: float, gpus: float = 0.0, worker_logs: bool = True) -> Iterato
         _start(cpus, worker_logs)
         leave = cache(partial(_let_go, aside))
         try:
+            refuse_local(places or {}, _nodes(), shared_disk)
             _check_resources(cpus, gpus)
             yield leave
         finally:
@@ -91,14 +102,19 @@ def _let_go(aside: ThreadPoolExecutor) -> Future[None]:
     return aside.submit(ray.shutdown)
 
 
+def _nodes() -> int:
+    """Return how many nodes the cluster has now. One that comes later finds out itself: see `storage.check_seen`."""
+    return sum(node["Alive"] for node in ray.nodes())
+
+
 def _check_resources(cpus: float, gpus: float) -> None:
-    has = ray.cluster_resources()
-    if gpus > has.get("GPU", 0):
+    has = {name: ray.cluster_resources().get(name, 0.0) for name in ("CPU", "GPU")}
+    if gpus > has["GPU"]:
         raise RaylabError(
-            f"The pools need {gpus:g} GPUs and this Ray has {has.get('GPU', 0):g}: "
+            f"The pools need {gpus:g} GPUs and this Ray has {has['GPU']:g}: "
             "set --pools.<step>.num-gpus 0, or start the job on a cluster that has them."
         )
-    if cpus > has.get("CPU", 0):
+    if cpus > has["CPU"]:
         logger.warning("the pools need %g CPUs, the cluster has %g now: waiting for it to grow", cpus, has["CPU"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,14 @@ class Folder:
         return f"{self._root}/{name}"
 
     def exists(self, name: str) -> bool:
-        """Tell whether the file or folder is there."""
+        """Tell whether the file or folder is there now: what another host wrote is seen, whatever was listed before."""
+        self.fs.invalidate_cache()
         return bool(self.fs.exists(self.path(name)))
 
     def names(self, below: str) -> list[str]:
         """List the files directly below a sub-folder, sorted, relative to this folder; empty where it is missing."""
         if not self.exists(below):
             return []
-        self.fs.invalidate_cache()
         found = self.fs.ls(self.path(below), detail=False)
         return sorted(f"{below}/{path.rstrip('/').rsplit('/', 1)[-1]}" for path in found)
 
@@ -108,6 +109,16 @@ class Folder:
             temporary.unlink(missing_ok=True)
             raise
 
+    def put(self, file: Path, name: str) -> None:
+        """Copy a file of this host here, whole or not at all; it is not held in memory on its way to a bucket."""
+        if self.is_local:
+            self.write_bytes(name, file.read_bytes())
+            return
+        try:
+            self.fs.put_file(str(file), self.path(name))
+        except OSError as error:
+            raise RaylabError(f"Cannot write {self.uri}/{name}: {error.strerror or error}.") from error
+
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all."""
         self.write_bytes(name, json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
@@ -131,3 +142,46 @@ class Folder:
 
 def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def is_one_hosts(address: str) -> bool:
+    """Tell whether a path or address means what lies on the disks of the host that opens it."""
+    address = address.removeprefix("oven://")  # see `sources.oven`: an address follows
+    return address.startswith(("file:", "local:")) or (bool(address) and "://" not in address)
+
+
+def refuse_local(places: Mapping[str, str], nodes: int, shared_disk: bool) -> None:
+    """Refuse paths that the nodes of a cluster would each look up on a disk of their own.
+
+    Args:
+        places: flag -> path or address, empty where it is not given.
+        nodes: of the cluster.
+        shared_disk: the user says that these paths lie on a disk that all nodes mount at the same place.
+
+    Raises:
+        RaylabError: a path of one host, and several nodes.
+    """
+    local = {flag: place for flag, place in places.items() if is_one_hosts(place)}
+    if nodes < 2 or shared_disk or not local:
+        return
+    named = ", ".join(f"{flag} {place}" for flag, place in local.items())
+    raise RaylabError(
+        f"This cluster has {nodes} nodes, and each would look on its own disk for {named}. Give an address that all "
+        "reach (s3://bucket/..., gs://, abfs://); or, where the path is a disk that every node mounts at the same "
+        "place (NFS, Lustre, FSx), say so with --shared-disk."
+    )
+
+
+def check_seen(folder: Folder, name: str, host: str) -> None:
+    """Refuse to work in a local folder that does not hold what the run's driver wrote there: it is another disk.
+
+    A node that joins a running cluster is found out by this.
+
+    Raises:
+        RaylabError: `name` is missing.
+    """
+    if folder.is_local and not folder.exists(name):
+        raise RaylabError(
+            f"Node {host} does not see {folder.uri}/{name}, which the driver wrote: not all nodes share the path. "
+            "Give an address that all reach (s3://bucket/...), or mount the disk on every node."
+        )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from raylab.storage import Folder
@@ -28,7 +30,8 @@ class Tracker:
     def __init__(self, out: Folder, project: str, config: Mapping[str, Any], start: int = 0) -> None:
         self._out = out
         self._lines = [line for line in self._read() if json.loads(line)["step"] <= start]
-        self._wandb = _open_wandb(out, project, config) if project else None
+        self._disk = Path(out.path("") if out.is_local else tempfile.mkdtemp(prefix="raylab-wandb-"))
+        self._wandb = _open_wandb(out, project, config, self._disk) if project else None
 
     def _read(self) -> list[str]:
         return self._out.read_bytes(CURVES).decode().splitlines() if self._out.exists(CURVES) else []
@@ -59,13 +62,17 @@ class Tracker:
         self._out.write_bytes(CURVES, "".join(f"{line}\n" for line in self._lines).encode())
 
     def close(self) -> None:
-        """Write what is left, and let go of W&B."""
+        """Write what is left, and let go of W&B; what it kept on this host's disk goes to the run's folder."""
         self.flush()
         if self._wandb is not None:
             self._wandb.finish()
+        if not self._out.is_local:
+            for file in filter(Path.is_file, self._disk.rglob("*")):
+                self._out.put(file, file.relative_to(self._disk).as_posix())
+            shutil.rmtree(self._disk)
 
 
-def _open_wandb(out: Folder, project: str, config: Mapping[str, Any]) -> Any:
+def _open_wandb(out: Folder, project: str, config: Mapping[str, Any], disk: Path) -> Any:
     """Begin the W&B run, or go on with it; its id lies in the run's folder.
 
     The key is read by wandb itself, from the environment or its own login file; without one the run is kept offline,
@@ -74,13 +81,12 @@ def _open_wandb(out: Folder, project: str, config: Mapping[str, Any]) -> Any:
     import wandb
 
     known = out.read_json(WANDB)["id"] if out.exists(WANDB) else None
-    folder = out.path("") if out.is_local else tempfile.mkdtemp(prefix="raylab-wandb-")
     online = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
     run = wandb.init(
         project=project,
         id=known,
         name=out.uri.rsplit("/", 1)[-1],
-        dir=folder,
+        dir=disk,
         config=dict(config),
         mode=os.environ.get("WANDB_MODE") or ("online" if online else "offline"),  # type: ignore[arg-type]
         resume="allow" if known else None,
@@ -89,3 +95,15 @@ def _open_wandb(out: Folder, project: str, config: Mapping[str, Any]) -> Any:
     run.define_metric("*", step_metric="step")
     out.write_json(WANDB, {"id": run.id, "project": project})
     return run
+
+
+def clear_temporary() -> None:
+    """Remove W&B's temporary folders, as it does itself when an interpreter ends; Ray's workers end without that.
+
+    This process can show no more pictures in W&B.
+    """
+    from wandb.sdk.artifacts.artifact import Artifact
+    from wandb.sdk.data_types._private import MEDIA_TMP
+
+    for folder in (Artifact._TMP_DIR, MEDIA_TMP):
+        folder.cleanup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,42 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def s3_port(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Where `bucket` will listen, for this process and for all that it starts: Ray's workers start early."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
+    }
+    return port
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_port: int) -> Iterator[None]:
+    """A real S3-compatible server on loopback."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=s3_port, verbose=False)
+    server.start()
+    yield
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: None, request: pytest.FixtureRequest) -> str:
+    """The address of an empty bucket."""
+    s3fs = pytest.importorskip("s3fs")
+    s3fs.S3FileSystem.clear_instance_cache()  # a test may have used another server
+    name = f"bucket-{abs(hash(request.node.nodeid))}"
+    s3fs.S3FileSystem().mkdir(name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_port: int) -> Iterator[None]:
     """One Ray for all tests that need it. CPUs are slots: the two cores are shared by the operating system."""
     import ray
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from raylab.errors import RaylabError
-from raylab.storage import Folder
+from raylab.storage import Folder, check_seen, is_one_hosts, refuse_local
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -74,3 +74,62 @@ def test_a_disk_that_is_really_full(tmp_path):
 def test_an_unknown_filesystem_is_an_error():
     with pytest.raises(RaylabError, match="nosuch://x"):
         Folder("nosuch://x").exists("a")
+
+
+def test_what_another_process_wrote_is_seen_whatever_was_listed_before(bucket):
+    import s3fs
+
+    folder = Folder(f"{bucket}/run")
+    folder.write_bytes("a/1", b"1")
+    assert not folder.exists("a/2")
+    assert folder.names("a") == ["a/1"]
+    other = s3fs.S3FileSystem(skip_instance_cache=True)
+    other.pipe_file(f"{bucket}/run/a/2", b"2")
+    assert folder.exists("a/2")
+    assert folder.names("a") == ["a/1", "a/2"]
+
+
+def test_a_file_is_copied_into_the_folder(folder, tmp_path):
+    (tmp_path / "x").write_bytes(b"123")
+    folder.put(tmp_path / "x", "below/y")
+    assert folder.read_bytes("below/y") == b"123"
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("/data/run", True),
+        ("runs/x", True),
+        ("file:///data/run", True),
+        ("", False),
+        ("s3://bucket/run", False),
+        ("gs://bucket/run", False),
+        ("miniworld://?rows=5&seed=1", False),
+        ("package://raylab.sources/x", False),
+    ],
+)
+def test_what_lies_on_one_hosts_disk(address, local):
+    assert is_one_hosts(address) is local
+
+
+def test_local_paths_on_a_cluster_of_several_nodes_are_refused():
+    places = {"--out": "/data/run", "--source": "s3://bucket/pairs", "--kb": "kb", "--init": ""}
+    refuse_local(places, nodes=1, shared_disk=False)
+    refuse_local(places, nodes=3, shared_disk=True)
+    refuse_local({"--out": "s3://bucket/run"}, nodes=3, shared_disk=False)
+    with pytest.raises(RaylabError) as refused:
+        refuse_local(places, nodes=3, shared_disk=False)
+    assert "3 nodes" in str(refused.value)
+    assert "for --out /data/run, --kb kb." in str(refused.value)
+    assert "s3://bucket/..." in str(refused.value) and "--shared-disk" in str(refused.value)
+
+
+def test_a_host_that_does_not_see_what_the_driver_wrote(folder):
+    folder.write_bytes("run.json", b"{}")
+    check_seen(folder, "run.json", "node-1")
+    folder.remove("run.json")
+    if folder.is_local:
+        with pytest.raises(RaylabError, match=r"Node node-1 does not see .*run/run.json"):
+            check_seen(folder, "run.json", "node-1")
+    else:
+        check_seen(folder, "run.json", "node-1")  # a bucket is the same for all: its own errors say more

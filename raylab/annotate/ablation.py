@@ -31,7 +31,10 @@ def run(config: AblationConfig) -> dict[str, Any]:
     started = time.perf_counter()
     folder = Folder(config.out)
     kb = Catalog.open(config.kb).info
-    with session(*annotate_run.needed(config), worker_logs=False), plain_errors():
+    connected = session(
+        *annotate_run.needed(config), worker_logs=False, places=config.places(), shared_disk=config.shared_disk
+    )
+    with connected, plain_errors():
         _, found = annotate_run.candidates_of(config, kb.fingerprint)
         summary: dict[str, Any] = {}
         targets: dict[str, Any] = {}

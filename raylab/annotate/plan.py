@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from raylab.annotate.prompts import Prompt, load_prompt
@@ -142,6 +143,12 @@ class RewConfig(LabelConfig):
     """Annotate a sample of so many rows (those with the lowest row ids, which are hashes); 0: all."""
     segment_rows: int = 4096
     """Rows that are committed together."""
+
+    def places(self) -> dict[str, str]:
+        """Return what workers open, by its flag. A prompt's relative path travels in the working directory."""
+        parts = {f"--prompts.{one.name}": getattr(self.prompts, one.name) for one in fields(PromptsConfig)}
+        files = {flag: name for flag, name in parts.items() if name.endswith(".md") and Path(name).is_absolute()}
+        return super().places() | files
 
     def labeling(self, out: str) -> LabelConfig:
         """Return the labeling run that makes the candidates. Rare entities are cut after annotation, not before."""

@@ -61,7 +61,8 @@ def run(config: RewConfig) -> dict[str, Any]:
     started = time.perf_counter()
     kb = Catalog.open(config.kb).info
     folder = Folder(config.out)
-    with session(*needed(config), worker_logs=False), plain_errors():
+    connected = session(*needed(config), worker_logs=False, places=config.places(), shared_disk=config.shared_disk)
+    with connected, plain_errors():
         config, found = candidates_of(config, kb.fingerprint)
         done = store.begin(folder, _identity(config, found, kb.fingerprint))
         folder.write_json("config.json", to_dict(config))

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raylab.assets import locate
+from raylab.assets import fetch, locate
 from raylab.errors import RaylabError
 from raylab.evaluate.base import Embedder, Recognised, Recogniser
 from raylab.evaluate.ranking import nearest
+from raylab.storage import Folder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -81,12 +82,12 @@ def find_model(path: str) -> str:
     """
     if not path:
         raise RaylabError("--model is missing: a model's folder, a training run's folder, or an open_clip name.")
-    folder = Path(locate(path))
-    if not folder.is_dir():
+    folder = Folder(locate(path))
+    if folder.is_local and not folder.exists(""):
         return path  # of the hub, or an architecture: else `find_clip` says that it is neither
-    for place in (folder, folder / MODEL_FOLDER):
-        if any((place / name).is_file() for name in (OPEN_CLIP_CONFIG, GIT_CONFIG)):
-            return str(place)
+    for below in ("", f"{MODEL_FOLDER}/"):
+        if any(folder.exists(f"{below}{name}") for name in (OPEN_CLIP_CONFIG, GIT_CONFIG)):
+            return fetch(f"{folder.uri}/{below}".rstrip("/"))
     raise RaylabError(
         f"--model {path}: neither {OPEN_CLIP_CONFIG} nor {GIT_CONFIG} there, nor in {MODEL_FOLDER}/ below it: "
         "neither a model's folder nor a training run's that has saved one."

@@ -8,10 +8,7 @@ predictions                                   data_id, pred_entity_id; with more
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +18,9 @@ from raylab.errors import RaylabError
 from raylab.evaluate.image_set import LIMITS, Address
 from raylab.evaluate.lines import read_lines, text_field
 from raylab.sources.base import Source, SourceConfig
-from raylab.sources.filesystem import IO_ERRORS, absolute, list_files, open_file, resolve_inside
+from raylab.sources.filesystem import absolute, resolve_inside
+from raylab.sources.oven import find_images
 
-PATHS = "ovenid2impath.csv"
 _SPLIT = re.compile(r"(entity|query)_(?:\w+_)?(seen|unseen)")
 
 
@@ -154,29 +151,13 @@ def open_questions(paths: str, images: str = "") -> tuple[list[Question], Source
     if any(not one.file for one in questions):
         if not images:
             raise RaylabError(f"--oven.images is missing: {paths} names its images by id only.")
-        find |= _official(absolute(images), {one.image_id for one in questions if not one.file})
+        find |= find_images(absolute(images), {one.image_id for one in questions if not one.file})
     placed = [_with_image(one, one.file or find.get(one.image_id)) for one in questions]
     return placed, FileSource(SourceConfig(uri=images or paths.partition(",")[0], limits=LIMITS))
 
 
 def _with_image(question: Question, uri: str | None) -> Question:
     return replace(question, image={"uri": uri, "offset": 0, "size": -1})
-
-
-def _official(root: str, wanted: set[str]) -> dict[str, str]:
-    """Return the address of each wanted image in the published layout, from the table of paths or by looking."""
-    base = f"{root}/oven_images" if not root.rstrip("/").endswith("oven_images") else root.rstrip("/")
-    try:
-        stream = open_file(f"{root}/{PATHS}")
-    except IO_ERRORS:
-        stems = {posixpath.splitext(posixpath.basename(file.name))[0]: file.uri for file in list_files(base)}
-        return {image_id: stems[image_id] for image_id in wanted if image_id in stems}
-    with stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as text:
-        return {
-            row[0]: f"{base}/{row[0].rpartition('_')[2][:2]}/{row[0]}{posixpath.splitext(row[1])[1]}"
-            for row in csv.reader(text)
-            if len(row) == 2 and row[0] in wanted
-        }
 
 
 def _miniworld(text: str) -> tuple[list[Question], Source]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from raylab.errors import RaylabError, nearest
 from raylab.evaluate.label_quality import LabelQualityConfig
@@ -47,6 +48,8 @@ class EvaluateConfig:
     """The knowledge base that oven's answers come from."""
     out: str = ""
     """The folder for scores.json, report.html and plots."""
+    shared_disk: bool = False
+    """All paths lie on a disk that every node of the cluster mounts at the same place."""
     workers: int = 0
     """Ray actors that embed images; 0: this process does, and Ray is not started."""
     num_cpus: float = 1.0
@@ -64,6 +67,24 @@ class EvaluateConfig:
     def model_config(self) -> ModelConfig:
         """Return which model is scored, and how it is run."""
         return ModelConfig(self.model, self.pretrained, self.precision, self.device, self.threads, self.batch)
+
+    def places(self) -> dict[str, str]:
+        """Return what workers open, by its flag: the model's folder, images, the knowledge base."""
+        found = {
+            "--kb": self.kb,
+            "--data": self.data,
+            "--oven.images": self.oven.images,
+            "--gpr1200.data": self.gpr1200.data,
+            "--retrieval.data": self.retrieval.data,
+            "--zero-shot.data": self.zero_shot.data,
+            "--probe.train": self.probe.train,
+            "--probe.test": self.probe.test,
+            "--matching.memory": self.matching.memory,
+            "--matching.data": self.matching.data,
+        }
+        if Path(self.model).is_dir():  # else an address, or a name
+            found["--model"] = self.model
+        return {flag: place.partition("#")[0] for flag, place in found.items() if place}
 
 
 def check(config: EvaluateConfig) -> list[str]:

@@ -62,7 +62,8 @@ def _actors(config: EvaluateConfig) -> Iterator[Actors]:
     from raylab.session import READ_CPUS, session
 
     gpus = 1.0 if config.device.startswith("cuda") else 0.0
-    with session(READ_CPUS + config.workers * config.num_cpus, config.workers * gpus):
+    cpus = READ_CPUS + config.workers * config.num_cpus
+    with session(cpus, config.workers * gpus, places=config.places(), shared_disk=config.shared_disk):
         yield Actors(config.workers, config.num_cpus, gpus)
 
 

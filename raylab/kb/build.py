@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import islice
 from multiprocessing import get_context
@@ -42,6 +42,7 @@ from raylab.kb.tabular import catalogue_pieces, read_catalogue, read_edges
 from raylab.kb.wikidata import check_date, dump_date, dump_pieces, read_dump
 from raylab.kb.write import Map, write_aliases, write_context, write_entities
 from raylab.schema import ENTITY, SCHEMA_VERSION
+from raylab.storage import Folder, is_one_hosts
 
 SPILL_TABLES = 10
 SMALL_BYTES = 4 * 2**20
@@ -55,7 +56,8 @@ class BuildConfig:
     """Where a knowledge base comes from and where it goes."""
 
     out: str
-    """The folder to make. A knowledge base that is there is replaced when the new one is complete."""
+    """The folder to make, or an address in a cloud bucket. A knowledge base that is there is replaced when the new one
+    is complete."""
     catalogues: tuple[str, ...] = ()
     """JSON-lines or CSV files of entities, or miniworld://; those named first win where texts differ."""
     dump: tuple[str, ...] = ()
@@ -78,6 +80,8 @@ class BuildConfig:
     """Build the text vectors that disambiguation uses."""
     workers: int = 2
     """Processes."""
+    shared_disk: bool = False
+    """Out is a path of a disk that every node of the cluster mounts at the same place."""
 
 
 Reader = Callable[[Piece, Report], Iterator[dict[str, Any]]]
@@ -105,6 +109,8 @@ def build(config: BuildConfig, read_map: Map | None = None) -> KBInfo:
     Raises:
         RaylabError: no input, an unreadable one, no sound line at all, a folder in the way, a full disk.
     """
+    if not is_one_hosts(config.out):
+        return _build_and_send(config, read_map)
     inputs = find_inputs(config)
     out = Path(config.out)
     check_place(out)
@@ -117,6 +123,21 @@ def build(config: BuildConfig, read_map: Map | None = None) -> KBInfo:
         raise RaylabError(f"{out} cannot be written ({error}): free some space or name another folder.") from error
     except BrokenProcessPool as error:
         raise RaylabError("a process of the build was killed, often for want of memory: try --workers 1.") from error
+    return info
+
+
+def _build_and_send(config: BuildConfig, read_map: Map | None) -> KBInfo:
+    """Build on this host's disk and copy the result to its address, ``kb.json`` last: readers look for it first."""
+    target = Folder(config.out)
+    if not target.exists(layout.INFO) and any(target.fs.find(target.path(""))):
+        raise RaylabError(f"{config.out} is there and is no knowledge base: name another folder.")
+    with tempfile.TemporaryDirectory(prefix="raylab-kb-") as work:
+        made = Path(work) / "kb"
+        info = build(replace(config, out=str(made)), read_map)
+        for old in target.fs.find(target.path("")):
+            target.fs.rm_file(old)
+        for name in (*info.files, layout.INFO):
+            target.put(made / name, name)
     return info
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raylab.assets import fetch
 from raylab.errors import RaylabError
 from raylab.kb.aliases import AliasIndex
 from raylab.kb.context import ContextSpace
@@ -142,10 +143,13 @@ class Catalog:
     def open(cls, path: str | Path) -> Catalog:
         """Map a knowledge base; no content is read, so it takes milliseconds at any size.
 
+        Args:
+            path: its folder, or an address in a cloud bucket, of which each host keeps a copy (`mirror.local_copy`).
+
         Raises:
             RaylabError: it is missing, of another schema version, or damaged.
         """
-        folder = Path(path)
+        folder = Path(fetch(str(path)))
         info = KBInfo.open(folder)
         for name, size in info.files.items():
             file = folder / name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from raylab.errors import RaylabError
 from raylab.kb.build import BuildConfig, build
 from raylab.kb.catalog import KBInfo
 from raylab.kb.lines import PIECE_BYTES
@@ -14,10 +15,10 @@ from raylab.kb.wikidata import dump_pieces
 def run(config: BuildConfig) -> KBInfo:
     """Build `config`; a dump of more than one piece is read by Ray tasks, all else by processes of this machine.
 
-    On a cluster, the folder beside `config.out` must lie on a file system that all nodes share: the tasks spill there.
+    The tasks spill beside `config.out`: on a cluster of several nodes that must be a disk which all of them mount.
 
     Raises:
-        RaylabError: as `build.build`.
+        RaylabError: as `build.build`; several nodes and no shared disk.
     """
     if sum(piece.size for path in config.dump for piece in dump_pieces(path)) <= PIECE_BYTES:
         return build(config)
@@ -27,6 +28,13 @@ def run(config: BuildConfig) -> KBInfo:
     if ours:
         ray.init(log_to_driver=False, include_dashboard=False)
     try:
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        if nodes > 1 and not config.shared_disk:
+            raise RaylabError(
+                f"This cluster has {nodes} nodes, which hand parts of the dump to each other by --out {config.out}: "
+                "give a path of a disk that every node mounts at the same place, with --shared-disk, or build on one "
+                "machine. The result can be copied to a bucket and named by its address."
+            )
         return build(config, ray_map)
     finally:
         if ours:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raylab.assets import locate
+from raylab.assets import fetch
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.kb.kinds import NER_KINDS, Kind
@@ -139,7 +139,7 @@ class Recogniser:
         import spacy
 
         try:
-            nlp = spacy.load(locate(pipeline))
+            nlp = spacy.load(fetch(pipeline))
         except (OSError, ValueError) as error:
             raise RaylabError(_missing(pipeline, error)) from error
         needed = _needed(nlp)

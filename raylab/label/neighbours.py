@@ -63,7 +63,7 @@ class NeighboursConfig:
                 "or switch the step off."
             )
         encoder = self.clip.load(context.device)
-        vectors = EntityVectors.open(Path(self.vectors or Path(context.kb) / "vectors"), catalog, encoder)
+        vectors = EntityVectors.open(Path(self.vectors or catalog.path / "vectors"), catalog, encoder)
         return Neighbours(self, catalog, NearestEntities(vectors.matrix, context.device), encoder)
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, fields
 
 from raylab.errors import RaylabError
 from raylab.label.candidates import CandidatesConfig
+from raylab.label.given import GivenConfig
 from raylab.label.link import LinkConfig
 from raylab.label.mentions import MentionsConfig
 from raylab.label.neighbours import NeighboursConfig
 from raylab.label.select import SelectConfig
 from raylab.label.step import StepConfig
 from raylab.sources.base import SourceConfig
+from raylab.storage import is_one_hosts
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Pool:
 class Pools:
     """One pool a step."""
 
+    given: Pool = field(default_factory=lambda: Pool(batch_rows=4096))
     mentions: Pool = field(default_factory=Pool)
     candidates: Pool = field(default_factory=lambda: Pool(join_previous=True))
     neighbours: Pool = field(default_factory=lambda: Pool(join_previous=True))
@@ -78,6 +81,10 @@ class LabelConfig:
     """The knowledge base's folder, made by jobs/build_kb.py."""
     out: str = ""
     """Where labels, rejects, summary and report go: a folder or a cloud URI. The same line again resumes there."""
+    shared_disk: bool = False
+    """Source, kb and out are paths of a disk that every node of the cluster mounts at the same place."""
+    given: GivenConfig = field(default_factory=GivenConfig)
+    """The only step where labels are given: those below find them out."""
     mentions: MentionsConfig = field(default_factory=MentionsConfig)
     """Step 1: which words name something."""
     candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
@@ -101,13 +108,21 @@ class LabelConfig:
 
     def step_configs(self) -> dict[str, StepConfig]:
         """Return the steps in the order of the flow. A step that is switched off is left out."""
+        if self.given.enabled:
+            return {"given": self.given}
         steps: dict[str, StepConfig] = {"mentions": self.mentions, "candidates": self.candidates}
         if self.neighbours.enabled:
             steps["neighbours"] = self.neighbours
         return steps | {"link": self.link, "select": self.select}
 
+    def places(self) -> dict[str, str]:
+        """Return what workers open, by its flag."""
+        found = {"--source": self.source.uri, "--kb": self.kb, "--out": self.out}
+        local = filter(is_one_hosts, self.select.leak.images)
+        return found | {"--select.leak.images": next(local, "")}
 
-NOT_IN_LABELS = ("recipe", "kb", "out", "pools", "prices", "dry_run", "rows")
+
+NOT_IN_LABELS = ("recipe", "kb", "out", "shared_disk", "pools", "prices", "dry_run", "rows")
 """Fields of `LabelConfig` that may change between a run and its resumption."""
 
 

@@ -57,7 +57,9 @@ def run(config: LabelConfig) -> dict[str, Any]:
             pending = [segment for segment in segments if segment.index not in done]
             logger.info("%d of %d segments to label", len(pending), len(segments))
             if pending:
-                leave = stack.enter_context(session(*_needed(config)))
+                leave = stack.enter_context(
+                    session(*needed(config), places=config.places(), shared_disk=config.shared_disk)
+                )
                 with plain_errors():
                     _label(config, source, pending, folder)
                 leave()
@@ -66,7 +68,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
         return explain(config, kb, source, folder, seconds=time.perf_counter() - started)
 
 
-def _needed(config: LabelConfig) -> tuple[float, float]:
+def needed(config: LabelConfig) -> tuple[float, float]:
     """Return the CPUs and GPUs without which the pools cannot all start."""
     pools = [stage.pool for stage in stages(config)]
     cpus = READ_CPUS + sum(pool.min_actors * pool.num_cpus for pool in pools)

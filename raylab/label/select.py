@@ -61,7 +61,7 @@ class SelectConfig:
 
         encoder = self.clip.load(context.device)
         catalog = Catalog.open(context.kb)
-        folder = Path(self.vectors or Path(context.kb) / "vectors")
+        folder = Path(self.vectors or catalog.path / "vectors")
         vectors = EntityVectors.open(folder, catalog, encoder)
         images = ImageEmbedder(open_source(context.source), context.source.limits, encoder, self.threads)
         guard = LeakGuard.build(self.leak, context.source, encoder, folder) if self.leak.images else None

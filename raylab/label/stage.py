@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from raylab.errors import RaylabError
 from raylab.label.isolate import Isolated, Ledger, survive
 from raylab.label.step import StepConfig, StepContext
 from raylab.label.store import PIECES, write_pieces
-from raylab.storage import Folder
+from raylab.storage import Folder, check_seen
 
 
 class StageWorker:
@@ -37,6 +38,8 @@ class StageWorker:
         self.error: RaylabError | None = None
         self.steps: list[Isolated] = []
         try:
+            if folder is not None:
+                check_seen(folder, "run.json", platform.node())
             self.steps = [Isolated(step, config.build(context)) for step, config in steps.items()]
         except RaylabError as error:
             self.error = error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn.functional import normalize
 
-from raylab.assets import locate
+from raylab.assets import fetch
 from raylab.errors import RaylabError, nearest
 from raylab.models.weights import find_clip
 
@@ -41,7 +41,7 @@ class DualEncoderConfig:
         Raises:
             RaylabError: an unknown architecture (the nearest is named), a folder without the file.
         """
-        name = locate(self.name)
+        name = fetch(self.name)
         if (Path(name) / CONFIG_FILE).is_file():
             return json.loads((Path(name) / CONFIG_FILE).read_text(encoding="utf-8"))
         import open_clip
@@ -79,7 +79,7 @@ class DualEncoderConfig:
         return open_clip.get_tokenizer(self._open_clip_name())
 
     def _open_clip_name(self) -> str:
-        name = locate(self.name)
+        name = fetch(self.name)
         return f"local-dir:{name}" if Path(name).is_dir() else name
 
     def save_architecture(self, folder: Path, preprocess: dict[str, Any]) -> None:
@@ -90,7 +90,7 @@ class DualEncoderConfig:
             preprocess: open_clip's settings of the built tower.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        source = Path(locate(self.name))
+        source = Path(fetch(self.name))
         if source.is_dir():  # its tokenizer
             for path in source.iterdir():
                 if path.suffix in (".json", ".txt", ".model"):

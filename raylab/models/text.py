@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from raylab.assets import locate
+from raylab.assets import fetch
 from raylab.errors import RaylabError
 
 
@@ -44,7 +44,7 @@ class Tokenizer:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(locate(self.config.name))
+            return AutoTokenizer.from_pretrained(fetch(self.config.name))
         except Exception as error:  # the hub's client, the network and the files each raise their own kinds
             raise RaylabError(
                 f"tokenizer {self.config.name}: cannot be loaded ({type(error).__name__}: {str(error)[:200]}). Give a "

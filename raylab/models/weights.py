@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from raylab.assets import locate
+from raylab.assets import fetch
 from raylab.errors import RaylabError, nearest
 
 _CONFIG_FILE = "open_clip_config.json"
@@ -61,7 +61,7 @@ def find_clip(name: str, pretrained: str | None) -> ClipFiles:
     Raises:
         RaylabError: for an unknown name or tag (naming the nearest) and for weights that are not to be had.
     """
-    name = locate(name)
+    name = fetch(name)
     if name.startswith(_HUB):
         return _find_on_hub(name, pretrained)
     folder = Path(name.removeprefix(_LOCAL))

@@ -17,6 +17,7 @@ from label.small_kb import build_kb, candidate, mention, rows_of
 from raylab.kb.vectors import EntityVectors
 from raylab.label.candidates import CandidatesConfig
 from raylab.label.embed import ImageEmbedder
+from raylab.label.given import GivenConfig
 from raylab.label.link import LinkConfig
 from raylab.label.mentions import MentionsConfig
 from raylab.label.neighbours import NearestEntities, Neighbours, NeighboursConfig
@@ -46,6 +47,7 @@ def _text_rows() -> pa.Table:
         mentions=[[mention(c, word) for word in row] for c, row in zip(captions, words)],
         candidates=[[candidate(entity, 0, 0.5) for entity in row] for row in entities],
         models=[[BEFORE], [], None, [BEFORE]],
+        truth=[["hamilton-man", "jefferson"], ["eiffel"], [], ["nobody"]],
     )
 
 
@@ -71,6 +73,7 @@ def make_case(tmp_path_factory) -> Callable[[str], Case]:
 
     def make(name: str) -> Case:
         text = {
+            "given": GivenConfig(),
             "mentions": MentionsConfig(spacy=rules),
             "mentions by alias": MentionsConfig(aliases_only=True),
             "candidates": CandidatesConfig(),
@@ -92,7 +95,7 @@ def make_case(tmp_path_factory) -> Callable[[str], Case]:
     return make
 
 
-STEPS = ("mentions", "mentions by alias", "candidates", "neighbours", "link", "select")
+STEPS = ("given", "mentions", "mentions by alias", "candidates", "neighbours", "link", "select")
 PAIR = ("row_id", "shard", "key", "url", "licence", "caption", "image", "truth")
 
 

@@ -1,0 +1,107 @@
+"""What a job's line asks for, whatever the job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raylab.sources.base import SourceConfig
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that workers open."""
+
+    kind: str
+    """``clip``, ``spacy``, ``engine`` (vLLM's own, or behind an address) or ``tokenizer``."""
+    name: str
+    pretrained: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the checks are made for. Without a job's line: the cluster alone."""
+
+    cpus: float = 0.0
+    """CPUs without which the job's actors and tasks cannot all start."""
+    gpus: float = 0.0
+    tpus: bool = False
+    """The job trains by XLA."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Flag -> path or address that workers open."""
+    shared_disk: bool = False
+    out: str = ""
+    source: SourceConfig | None = None
+    kb: str = ""
+    models: Mapping[str, Model] = field(default_factory=dict)
+    """Flag -> model."""
+    project: str | None = None
+    """W&B's; null: the job does not use W&B."""
+
+
+def of_label(config: Any, cpus: float, gpus: float) -> Asked:
+    """Return what a labeling run asks for, or an annotation run."""
+    steps, models = config.step_configs(), {}
+    if "select" in steps:
+        models["--select.clip"] = Model("clip", config.select.clip.name, config.select.clip.pretrained)
+    if "mentions" in steps and not config.mentions.aliases_only:
+        models["--mentions.spacy"] = Model("spacy", config.mentions.spacy)
+    for flag in ("annotator", "describer"):
+        engine = getattr(config, flag, None)
+        if engine is not None and engine.model:
+            models[f"--{flag}.model"] = Model("engine", engine.model)
+    return Asked(
+        cpus,
+        gpus,
+        places=config.places(),
+        shared_disk=config.shared_disk,
+        out=config.out,
+        source=config.source,
+        kb=config.kb,
+        models=models,
+    )
+
+
+def of_train(config: Any, cpus: float, gpus: float) -> Asked:
+    """Return what a training run asks for."""
+    encoder = config.task.encoder
+    models = {}
+    if encoder.pretrained or ("/" in encoder.name and not encoder.from_scratch) or "://" in encoder.name:
+        models["--task.encoder"] = Model("clip", encoder.name, encoder.pretrained)
+    if tokenizer := getattr(config.task, "tokenizer", None):
+        models["--task.tokenizer"] = Model("tokenizer", tokenizer.name)
+    return Asked(
+        cpus,
+        gpus,
+        tpus=config.accelerator == "xla",
+        places=config.places(),
+        shared_disk=config.shared_disk,
+        out=config.out,
+        source=config.source,
+        kb=config.kb,
+        models=models,
+        project=config.track.project or None,
+    )
+
+
+def of_evaluate(config: Any, cpus: float, gpus: float) -> Asked:
+    """Return what an evaluation asks for."""
+    models = {}
+    if config.model and not _is_folder(config.model):
+        models["--model"] = Model("clip", config.model, config.pretrained)
+    return Asked(
+        cpus,
+        gpus,
+        places=config.places() if config.workers else {},
+        shared_disk=config.shared_disk,
+        out=config.out,
+        kb=config.kb,
+        models=models,
+    )
+
+
+def _is_folder(name: str) -> bool:
+    """A model's folder is one of the places; a name of the hub or an architecture's is not."""
+    return "://" in name or Path(name).is_dir()

@@ -1,0 +1,293 @@
+"""Each check judges what hosts saw, without Ray."""
+
+from __future__ import annotations
+
+import http.server
+import pickle
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sources.source_files import jpeg, pair_members, write_tar
+
+from raylab.errors import RaylabError
+from raylab.kb.build import BuildConfig, build
+from raylab.preflight.asked import Asked, Model
+from raylab.preflight.base import Check, Cluster, Failed, Finding, Level, Seen, Task, judge, looks, together
+from raylab.preflight.checks import CHECKS
+from raylab.preflight.cluster import Cpus, Token, Upload, WandB
+from raylab.preflight.data import KnowledgeBase, LocalPaths, SourceReads, Storage
+from raylab.preflight.hosts import Accelerators, Clock, Disk, SharedMemory, Versions
+from raylab.preflight.models import Models
+from raylab.preflight.table import report, table
+from raylab.recipes.label import MINIWORLD_SPACY
+from raylab.sources.base import SourceConfig
+
+GIB = 2**30
+NODE = {"CPU": 2.0, "object_store_memory": 1.0 * GIB}
+TWO = Cluster({"a": NODE, "b": NODE}, upload_limit=100 * 2**20)
+
+
+def task(**asked: object) -> Task:
+    return Task(Asked(**asked), "probe", "driver")  # type: ignore[arg-type]
+
+
+def judged(check: Check, nodes: dict, cluster: Cluster = TWO, driver: object = None, **asked: object) -> Finding:
+    return judge(check, Seen(task(**asked), cluster, driver, nodes))
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """A job that asks for all that there is to check, on this host."""
+    root = tmp_path_factory.mktemp("asked")
+    build(BuildConfig(out=str(root / "kb"), catalogues=("miniworld://",), workers=1, context=False))
+    write_tar(root / "pairs.tar", pair_members("k", "x", 5))
+    source = SourceConfig(uri=str(root / "pairs.tar"))
+    places = {"--source": source.uri, "--kb": str(root / "kb"), "--out": str(root / "out")}
+    models = {"--mentions.spacy": Model("spacy", MINIWORLD_SPACY)}
+    return Asked(1.0, 0.0, False, places, False, str(root / "out"), source, str(root / "kb"), models, "raylab")
+
+
+@pytest.mark.parametrize("kind", CHECKS, ids=lambda kind: kind.name)
+def test_every_check_says_something_of_a_sound_host(kind: type[Check], everything: Asked, monkeypatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check = kind()
+    here = Task(everything, "probe", "a")
+    assert check.name and kind.__doc__ and check.applies(everything)
+    check.prepare(here)
+    saw = looks([check], here)[check.name]
+    assert pickle.loads(pickle.dumps(saw)) == saw, "it travels from node to driver"
+    cluster = Cluster({"a": {"CPU": 2.0}}, upload_limit=1)
+    found = judge(check, Seen(here, cluster, saw, {"a": saw}))
+    check.finish(here)
+    assert found.check == check.name and found.seen
+    assert found.level is Level.OK and not found.way_out
+    assert not Path(everything.out).exists(), "nothing is left behind"
+    broken = judge(check, Seen(here, cluster, saw, {"a": Failed("no such thing")}))
+    assert broken.level is Level.FAIL and "a: no such thing" in broken.seen
+
+
+def test_names_are_unique_and_a_bare_cluster_asks_for_no_data() -> None:
+    names = [check.name for check in CHECKS]
+    assert len(set(names)) == len(names)
+    bare = {check.name for check in CHECKS if check().applies(Asked())}
+    assert bare == {"CPUs", "accelerators", "versions", "clocks", "disk", "shared memory", "token", "upload"}
+
+
+def test_what_a_look_raises_is_a_failure_of_that_check_alone() -> None:
+    class Raises(Check):
+        name, way_out = "raises", "mend it"
+
+        def look(self, task: Task) -> None:
+            raise OSError(28, "No space left")
+
+    found = looks([Raises(), Disk()], task())
+    assert found["raises"] == Failed("OSError: [Errno 28] No space left")
+    assert not isinstance(found["disk"], Failed)
+    assert judged(Raises(), {"a": found["raises"]}) == Finding(
+        "raises", Level.FAIL, "a: OSError: [Errno 28] No space left", "mend it"
+    )
+
+
+def test_versions_that_differ_are_named() -> None:
+    driver = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0"}
+    assert judged(Versions(), {"a": driver, "b": driver}, driver=driver).level is Level.OK
+    found = judged(Versions(), {"a": driver, "b": driver | {"torch": "missing"}}, driver=driver)
+    assert (found.level, found.seen) == (Level.FAIL, "b: torch missing, the driver has 2.13.0")
+
+
+@pytest.mark.parametrize(("skew", "level"), [(0.1, Level.OK), (-5.0, Level.WARN), (90.0, Level.FAIL)])
+def test_clocks(skew: float, level: Level) -> None:
+    found = judged(Clock(), {}, replace(TWO, skews={"a": 0.01, "b": skew}))
+    assert found.level is level
+    assert ("b is 5.00 s behind" in found.seen) == (skew == -5)
+
+
+@pytest.mark.parametrize(("free", "level"), [(50, Level.OK), (8, Level.WARN), (3, Level.FAIL)])
+def test_the_fullest_disk_counts(free: int, level: Level) -> None:
+    found = judged(Disk(), {"a": (90 * GIB, 100 * GIB), "b": (free * GIB, 100 * GIB)})
+    assert found.level is level
+    assert found.seen.startswith(f"b: {free} GiB free")
+
+
+def test_an_object_store_larger_than_shared_memory_is_warned_of() -> None:
+    assert judged(SharedMemory(), {"a": 2 * GIB, "b": 2 * GIB}).level is Level.OK
+    found = judged(SharedMemory(), {"a": 2 * GIB, "b": 2**26})
+    assert (found.level, found.seen) == (Level.WARN, "b: 0.06 GiB for an object store of 1.00 GiB")
+    assert "--shm-size" in found.way_out
+
+
+def test_accelerators_that_ray_and_the_host_disagree_about() -> None:
+    none, one = {"GPU": 0, "TPU": 0}, {"GPU": 1, "TPU": 0}
+    with_gpu = Cluster({"a": NODE, "b": NODE | {"GPU": 1.0}})
+    assert judged(Accelerators(), {"a": none, "b": one}, with_gpu, gpus=1.0).level is Level.OK
+    gone = judged(Accelerators(), {"a": none, "b": none}, with_gpu)
+    assert (gone.level, gone.seen) == (Level.FAIL, "b: Ray offers 1 GPU, the host has 0")
+    idle = judged(Accelerators(), {"a": one, "b": one}, with_gpu)
+    assert (idle.level, idle.seen) == (Level.WARN, "a: 1 GPU that Ray does not offer")
+    few = judged(Accelerators(), {"a": none, "b": one}, with_gpu, gpus=4.0)
+    assert few.level is Level.FAIL and "asks for 4 GPUs" in few.seen
+
+
+def test_a_tpu_trainer_without_tpus_is_warned_of() -> None:
+    none = {"GPU": 0, "TPU": 0}
+    found = judged(Accelerators(), {"a": none, "b": none}, tpus=True)
+    assert found.level is Level.WARN and "CPU device" in found.seen
+
+
+def test_cpus_token_and_upload() -> None:
+    assert judged(Cpus(), {}, cpus=4.0).level is Level.OK
+    assert judged(Cpus(), {}, cpus=4.5).level is Level.WARN
+    assert judged(Cpus(), {}, replace(TWO, is_own=True), cpus=4.5).level is Level.OK
+    assert judged(Token(), {}).level is Level.OK
+    assert judged(Token(), {}, replace(TWO, token=False)).level is Level.WARN
+    assert judged(Token(), {}, replace(TWO, token=False, is_own=True)).level is Level.OK
+    sizes = {2**20: Level.OK, 30 * 2**20: Level.WARN, 100 * 2**20: Level.FAIL}
+    assert {size: judged(Upload(), {}, replace(TWO, upload_bytes=size)).level for size in sizes} == sizes
+
+
+def test_a_local_path_is_refused_on_two_nodes_unless_it_is_said_to_be_shared() -> None:
+    places = {"--out": "/data/run", "--kb": "s3://bucket/kb"}
+    found = judged(LocalPaths(), {}, places=places)
+    assert found.level is Level.FAIL
+    assert "--out /data/run" in found.seen and "--kb" not in found.seen and "--shared-disk" in found.way_out
+    assert judged(LocalPaths(), {}, places=places, shared_disk=True).level is Level.OK
+    assert judged(LocalPaths(), {}, Cluster({"a": NODE}), places=places).level is Level.OK
+    assert judged(LocalPaths(), {}, places={"--kb": "s3://bucket/kb"}).level is Level.OK
+
+
+def test_storage_that_is_not_shared_is_told_in_either_direction(tmp_path: Path) -> None:
+    check, here = Storage(), Task(Asked(out=str(tmp_path / "run")), "probe", "driver")
+    check.prepare(here)
+    elsewhere = replace(here, asked=replace(here.asked, out=str(tmp_path / "another disk")))
+    saw = looks([check], elsewhere)["storage"]
+    assert isinstance(saw, Failed) and "what the driver wrote" in saw.error
+    assert looks([check], replace(here, host="a")) == {"storage": None}
+    found = judge(check, Seen(here, TWO, None, {"a": None, "b": None}))
+    assert found.level is Level.FAIL
+    assert found.seen.startswith("b: what it wrote") and found.seen.endswith("is not to be seen by the driver")
+    check.finish(here)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_storage_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RaylabError, match="Cannot write"):
+        Storage().prepare(Task(Asked(out=str(tmp_path / "file" / "run")), "probe", "driver"))
+
+
+def test_another_knowledge_base_on_a_node() -> None:
+    mine = {"fingerprint": "1" * 32, "entities": 5, "bytes": 2**20}
+    assert judged(KnowledgeBase(), {"a": mine}, driver=mine, kb="/kb").seen.startswith(
+        "5 entities, 111111111111 on every"
+    )
+    found = judged(KnowledgeBase(), {"a": mine, "b": mine | {"fingerprint": "2" * 32}}, driver=mine, kb="/kb")
+    assert (found.level, found.seen) == (Level.FAIL, "b: fingerprint 222222222222; the driver has 111111111111")
+
+
+def test_a_source_whose_pictures_are_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").write_bytes(jpeg(1))
+    (tmp_path / "t.jsonl").write_text('{"image": "images/1.jpg", "caption": "x", "key": "k"}\n')
+    here = task(source=SourceConfig(uri=str(tmp_path / "t.jsonl")))
+    assert looks([SourceReads()], here) == {"source": "1 shards"}
+    (tmp_path / "images" / "1.jpg").unlink()
+    saw = looks([SourceReads()], here)["source"]
+    assert saw == "1 shards, the first picture is refused (missing_image)"
+    assert judged(SourceReads(), {"a": "1 shards", "b": saw}, driver="1 shards").level is Level.FAIL
+    assert judged(SourceReads(), {"a": saw}, driver=saw).level is Level.WARN
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, dict[str, int]]]:
+    """A server that answers each path by a status."""
+    statuses: dict[str, int] = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(statuses.get(self.path, 404))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=served.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{served.server_port}", statuses
+    served.shutdown()
+    served.server_close()
+    thread.join()
+
+
+def model(name: str, kind: str = "engine") -> tuple[Level, str]:
+    return looks([Models()], task(models={"--m": Model(kind, name)}))["models"]["--m"]
+
+
+def test_an_annotator_behind_an_address(server: tuple[str, dict[str, int]]) -> None:
+    address, statuses = server
+    statuses["/v1/models"] = 401
+    assert model(f"{address}/v1")[0] is Level.OK, "it wants a key: it is there"
+    statuses["/v1/models"] = 500
+    assert model(f"{address}/v1")[0] is Level.FAIL
+    assert "does not answer from here" in model("http://127.0.0.1:9/v1")[1]
+
+
+def test_models_by_folder_and_by_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert model(str(tmp_path), "clip")[0] is Level.OK
+    assert model(str(tmp_path / "nowhere"), "clip") == (Level.FAIL, f"--m nowhere: {tmp_path}/nowhere: no such folder")
+    assert "python -m spacy download en_core_web_xl" in model("en_core_web_xl", "spacy")[1]
+    assert "HF_HUB_OFFLINE forbids" in model("nobody/nothing", "engine")[1]
+
+
+def test_models_that_differ_between_nodes() -> None:
+    asked = {"models": {"--m": Model("clip", "x")}}
+    one, other = {"--m": (Level.OK, "--m x @1")}, {"--m": (Level.OK, "--m x @2")}
+    absent = {"--m": (Level.WARN, "--m x is not here yet")}
+    assert judged(Models(), {"a": one, "b": one}, driver=one, **asked).seen == "--m x @1"
+    assert judged(Models(), {"a": one, "b": other}, driver=one, **asked).level is Level.FAIL
+    assert judged(Models(), {"a": one, "b": absent}, driver=one, **asked).level is Level.WARN
+
+
+def test_wandb(server: tuple[str, dict[str, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", server[0])
+    assert WandB().look(task()) == "offline: there is no key; wandb sync sends the run later"
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert WandB().look(task()) == f"online, {server[0]}", "404 is an answer"
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(RaylabError, match="not to be reached"):
+        WandB().look(task())
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert WandB().look(task()) == "offline, by WANDB_MODE"
+    assert judged(WandB(), {"a": "online", "b": "offline"}).level is Level.WARN
+
+
+def test_hosts_of_which_the_same_is_said_stand_together() -> None:
+    assert together({"a": "x", "b": "y", "c": "x"}) == "a, c: x; b: y"
+    assert together(dict.fromkeys("abcde", "x")) == "a, b and 3 more: x"
+
+
+def test_the_table_and_the_report() -> None:
+    findings = [
+        Finding("disk", Level.OK, "all is well"),
+        Finding("versions", Level.FAIL, "b: torch missing", "install it"),
+    ]
+    assert table(findings).splitlines() == [
+        "disk      ok    all is well",
+        "versions  fail  b: torch missing",
+        "                -> install it",
+    ]
+    found = report(findings, 1.23)
+    assert found["level"] == "fail" and found["seconds"] == 1.2
+    assert found["checks"][1] == {
+        "check": "versions",
+        "level": "fail",
+        "seen": "b: torch missing",
+        "way_out": "install it",
+    }

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from pathlib import Path
+
+import pytest
+
+from raylab.storage import Folder
+from raylab.tracking import Tracker
+
+
+def test_what_wandb_keeps_on_this_host_ends_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    out = Folder(f"memory://{uuid.uuid4().hex}/run")
+    tracker = Tracker(out, "raylab", {"steps": 2})
+    tracker.add(1, {"loss": 2.0})
+    tracker.close()
+    assert json.loads(out.read_bytes("curves.jsonl")) == {"step": 1, "loss": 2.0}
+    run = out.read_json("wandb.json")["id"]
+    kept = [path.rpartition("/")[2] for path in out.fs.find(out.path("wandb"))]
+    assert f"run-{run}.wandb" in kept
+    assert not list(tmp_path.glob("raylab-wandb-*")), "nothing stays on this host"
+    again = Tracker(out, "", {}, start=1)
+    assert again.last == {"loss": 2.0}
+    again.close()
