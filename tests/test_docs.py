@@ -34,6 +34,10 @@ def code_lines() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), code_lines())
 def test_every_flag_of_a_command_exists(page, line):
     words = shlex.split(line.partition("jobs/")[2], comments=True)
+    if words[0] == "check.py" and words[1:]:  # it stands before another job's line
+        words = [f"{words[1]}.py", *words[2:]]
+    if words[0] == "check.py":
+        return
     if words[0] == "label.py":
         parse(LABEL, "i2e", words[1:], "")
     elif words[0] == "train.py":

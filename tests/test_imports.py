@@ -23,6 +23,7 @@ LIGHT = (
     "raylab.label.plan",
     "raylab.kb.catalog",
     "raylab.evaluate.suite",
+    "raylab.preflight.checks",
 )
 
 
@@ -40,7 +41,9 @@ def test_only_the_edge_imports_ray():
         "raylab/annotate/run.py",
         "raylab/annotate/engines/run.py",
         "raylab/train/run.py",
+        "raylab/train/accelerators/run.py",
         "raylab/evaluate/run.py",
+        "raylab/preflight/run.py",
     }
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "raylab").rglob("*.py")}
     importing = {name for name in files if any(_imports_ray(line) for line in (ROOT / name).read_text().splitlines())}
@@ -63,6 +66,7 @@ def _imports_ray(line: str) -> bool:
         ("tasks", ("label", "annotate", "train", "evaluate", "recipes")),
         ("train", ("label", "annotate", "evaluate", "recipes")),
         ("evaluate", ("label", "annotate", "tasks", "train", "recipes")),
+        ("preflight", ("recipes",)),
     ],
 )
 def test_no_room_imports_upward(room, above):

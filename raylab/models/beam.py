@@ -68,8 +68,8 @@ class _Live:
     score_BK: torch.Tensor
     node_BK: torch.Tensor
     parent_BK: torch.Tensor
-    level: int
-    """Tokens written."""
+    level_1: torch.Tensor
+    """Tokens written, int64 [1]."""
 
     def ended(self, score_BK: torch.Tensor, name_BK: torch.Tensor) -> Beams:
         return Beams(self.token_BKT, score_BK, name_BK)
@@ -85,6 +85,7 @@ def search(
     steps: int | None = None,
     beams: int = BEAMS,
     results: int | None = None,
+    submit: Callable[[], None] | None = None,
     device: str | torch.device = "cpu",
 ) -> Beams:
     """Search for the most probable texts of each picture.
@@ -102,6 +103,8 @@ def search(
             then counts only where no text of its picture has.
         beams: K.
         results: R, at most K; null: K. Fewer end the search sooner.
+        submit: called after each step, for devices that note operations down and compile them: all steps but the first
+            are then one program, however many there are.
         device: of the model.
 
     Raises:
@@ -123,11 +126,13 @@ def search(
         logp_BKV = step(token_BK, live.parent_BK).log_softmax(-1, dtype=torch.float32)
         broken |= logp_BKV[..., eos].isnan().any()  # one logit that is no number makes all of its row so
         done = done.best_with(_ending(live, live.score_BK + logp_BKV[..., eos], trie))
-        live = _grow(live, logp_BKV, trie, eos, beams)
-        token_BK = live.token_BKT[..., level]
+        width = 0 if trie is None else _width(trie, level, beams, alike=submit is not None)
+        live, token_BK = _grow(live, logp_BKV, trie, eos=eos, beams=beams, width=width)
         if trie is not None and trie.ends_at == level + 1:
             done = done.best_with(_ending(live, live.score_BK, trie))
-        if bool((done.score_BR[:, -1] >= live.score_BK.amax(1)).all()):
+        if submit is not None:
+            submit()
+        if level and bool((done.score_BR[:, -1] >= live.score_BK.amax(1)).all()):
             break
     if bool(broken):
         raise FloatingPointError("beam search: the model's logits are not numbers")
@@ -144,6 +149,7 @@ def decode(
     steps: int | None = None,
     beams: int = BEAMS,
     results: int | None = None,
+    submit: Callable[[], None] | None = None,
 ) -> Beams:
     """Search with a GiT in evaluation mode; arguments as in `Git.encode` and `search`.
 
@@ -155,7 +161,7 @@ def decode(
             f"beam search: the trie is of a vocabulary of {trie.vocab} tokens, the model's has {git.config.vocab}; "
             "build the trie with the model's tokenizer."
         )
-    with torch.inference_mode():
+    with torch.no_grad():
         steps = _steps(trie, steps)
         cache = git.cache(git.encode(image_BCHW, context_BC), beams, steps)
         return search(
@@ -167,6 +173,7 @@ def decode(
             steps=steps,
             beams=beams,
             results=results,
+            submit=submit,
             device=context_BC.device,
         )
 
@@ -210,7 +217,8 @@ def _start(batch: int, steps: int, eos: int, device: str | torch.device) -> _Liv
     """Return one beam a picture, with no text, at the root."""
     nowhere = torch.zeros((batch, 1), dtype=torch.int64, device=device)
     text = torch.full((batch, 1, steps), eos, device=device)
-    return _Live(text, torch.zeros((batch, 1), device=device), nowhere, nowhere, 0)
+    level_1 = torch.zeros(1, dtype=torch.int64, device=device)
+    return _Live(text, torch.zeros((batch, 1), device=device), nowhere, nowhere, level_1)
 
 
 def _nothing(batch: int, results: int, steps: int, eos: int, device: str | torch.device) -> Beams:
@@ -229,17 +237,29 @@ def _ending(live: _Live, score_BK: torch.Tensor, trie: Trie | None) -> Beams:
     return live.ended(torch.where(name_BK >= 0, score_BK, _NEVER), name_BK)
 
 
-def _grow(live: _Live, logp_BKV: torch.Tensor, trie: Trie | None, eos: int, beams: int) -> _Live:
-    """Return the best beams with one token more."""
+def _width(trie: Trie, level: int, beams: int, *, alike: bool) -> int:
+    """Return the room that every beam has for children: the level's largest fan-out.
+
+    Where all steps but the first are to be alike, that of all levels but the root's. On a CPU, at most `_ROOM`, as few
+    nodes have more.
+    """
+    width = max(trie.fan_out[1:], default=0) if alike and level else trie.fan_out[level]
+    return min(width, max(_ROOM, beams)) if trie.first.is_cpu else width
+
+
+def _grow(
+    live: _Live, logp_BKV: torch.Tensor, trie: Trie | None, *, eos: int, beams: int, width: int
+) -> tuple[_Live, torch.Tensor]:
+    """Return the best beams with one token more, and that token."""
     if trie is None:
         score_BK, parent_BK, token_BK = _grow_freely(live, logp_BKV, eos, beams)
         node_BK = torch.zeros_like(parent_BK)
     else:
-        score_BK, parent_BK, node_BK = _grow_in(trie, live, logp_BKV, beams)
+        score_BK, parent_BK, node_BK = _grow_in(trie, live, logp_BKV, beams, width)
         token_BK = trie.token[node_BK].long().where(node_BK != trie.nobody, eos)
     token_BKT = live.token_BKT.gather(1, parent_BK[..., None].expand(-1, -1, live.token_BKT.shape[-1]))
-    token_BKT[..., live.level] = token_BK
-    return _Live(token_BKT, score_BK, node_BK, parent_BK, live.level + 1)
+    token_BKT.index_copy_(2, live.level_1, token_BK[..., None])
+    return _Live(token_BKT, score_BK, node_BK, parent_BK, live.level_1 + 1), token_BK
 
 
 _Grown = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -254,20 +274,17 @@ def _grow_freely(live: _Live, logp_BKV: torch.Tensor, eos: int, beams: int) -> _
     return score_BK, at_BK // vocab, at_BK % vocab
 
 
-def _grow_in(trie: Trie, live: _Live, logp_BKV: torch.Tensor, beams: int) -> _Grown:
+def _grow_in(trie: Trie, live: _Live, logp_BKV: torch.Tensor, beams: int, width: int) -> _Grown:
     """Return score, parent and node of the best children in the trie.
 
-    Every beam has room for the level's largest fan-out. On a CPU there is room for `_ROOM` only, as few nodes have
-    more; what those lead to is reduced to their best children one by one.
+    What a node with more than `width` children leads to is reduced to its best children, one node after the other: on a
+    CPU alone.
     """
-    width = trie.fan_out[live.level]
-    if trie.first.is_cpu:
-        width = min(width, max(_ROOM, beams))
     child_BKF = trie.children(live.node_BK, width)
     token_BKF = trie.token[child_BKF].long().clamp(min=0)
     score_BKF = live.score_BK[..., None] + logp_BKV.gather(-1, token_BKF)
     score_BKF = score_BKF.where(child_BKF != trie.nobody, _NEVER)
-    if width < trie.fan_out[live.level]:
+    if trie.first.is_cpu and width == max(_ROOM, beams):
         _reduce_wide(trie, live, logp_BKV, beams=beams, score_BKF=score_BKF, child_BKF=child_BKF)
     score_BK, at_BK = _best(score_BKF.flatten(1), beams)
     child_BN = pad(child_BKF.flatten(1), (0, 1), value=trie.nobody)  # a level may have no children at all

@@ -41,13 +41,14 @@ class ClassTable(nn.Module):
     Attributes:
         weight: float32 [rows here, dim]. Not averaged over workers: keep it out of DDP.
         first: the whole table's number of the first row here.
+        sparse: the gradient holds the rows that were looked at, instead of zeros for all others.
     """
 
     def __init__(self, classes: int, dim: int, config: ClassTableConfig, seed: int = 0) -> None:
         super().__init__()
         if classes < world():
             raise ValueError(f"{classes} classes do not give each of {world()} workers one")
-        self.classes, self.config = classes, config
+        self.classes, self.config, self.sparse = classes, config, True
         size = math.ceil(classes / world())
         self.first = min(rank() * size, classes)
         last = min(self.first + size, classes)
@@ -66,7 +67,7 @@ class ClassTable(nn.Module):
         """
         vector_ND, class_N = gather(image_BD), gather_ids(class_B)
         chosen_S, valid_S = self._choose(class_N)
-        row_SD = normalize(embedding(chosen_S, self.weight, sparse=True), dim=-1)
+        row_SD = normalize(embedding(chosen_S, self.weight, sparse=self.sparse), dim=-1)
         logit_NS = vector_ND @ row_SD.T
         if others_BE is not None:
             logit_NS = _without(logit_NS, gather_ids(others_BE) - self.first, class_N - self.first, chosen_S)
@@ -111,13 +112,23 @@ def _first_values(first: int, last: int, dim: int, seed: int, block: int = 65_53
 def _find(local_N: Tensor, chosen_S: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """Return which classes lie in this shard, and their place among the chosen rows (0 for the others)."""
     own_N = (local_N >= 0) & (local_N < rows)
-    at_N = torch.searchsorted(chosen_S, local_N.clamp(0, max(0, rows - 1)))
+    at_N = _places(chosen_S, local_N.clamp(0, max(0, rows - 1)))
     return own_N, torch.where(own_N, at_N, 0)
+
+
+def _places(rising_S: Tensor, number: Tensor) -> Tensor:
+    """Return what torch.searchsorted does, by operations that every device has."""
+    place = torch.zeros_like(number)
+    for bit in reversed(range(len(rising_S).bit_length())):
+        further = place + (1 << bit)
+        below = rising_S[(further - 1).clamp_max(len(rising_S) - 1)] < number
+        place = torch.where(below & (further <= len(rising_S)), further, place)
+    return place
 
 
 def _without(logit_NS: Tensor, other_NE: Tensor, local_N: Tensor, chosen_S: Tensor) -> Tensor:
     """Take the further classes of each picture out of its softmax, but not the one that was drawn."""
-    at_NE = torch.searchsorted(chosen_S, other_NE).clamp_max(len(chosen_S) - 1)
+    at_NE = _places(chosen_S, other_NE).clamp_max(len(chosen_S) - 1)
     hit_NE = (chosen_S[at_NE] == other_NE) & (other_NE != local_N[:, None])
     return logit_NS.scatter_add(1, at_NE, torch.where(hit_NE, -torch.inf, 0.0))
 

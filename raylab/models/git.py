@@ -327,7 +327,7 @@ class Git(nn.Module):
         image_BND = self.project(self._image_tokens(image_BCHW))
         real_BRQ = token_BRQ != self.config.pad
         # Real tokens are numbered on through the padding, so that it changes nothing.
-        position_BRQ = (real_BRQ.cumsum(-1) - 1).clamp(min=0)
+        position_BRQ = (real_BRQ.cumsum(-1, dtype=torch.int64) - 1).clamp(min=0)
         text_BQD = self._embed(token_BRQ, position_BRQ).flatten(1, 2)
         seen = _seen_by_text(real_BRQ, image_BND.shape[1])
         return torch.cat([image_BND, text_BQD.to(image_BND.dtype)], 1), seen, image_BND.shape[1]

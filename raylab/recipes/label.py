@@ -1,7 +1,10 @@
-"""Labeling runs: ``i2e`` for the web, ``miniworld`` for the demo."""
+"""Labeling runs: ``i2e`` for the web, ``miniworld`` for the demo, ``oven`` for questions whose answers are known."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from raylab.label.given import GivenConfig
 from raylab.label.mentions import MentionsConfig
 from raylab.label.plan import LabelConfig, Pool, Pools, StoreConfig
 from raylab.label.select import SelectConfig
@@ -10,6 +13,7 @@ from raylab.sources.base import SourceConfig
 
 MINIWORLD_CLIP = ClipConfig(name="package://raylab.sources.miniworld/assets/clip", pretrained=None)
 MINIWORLD_SPACY = "package://raylab.sources.miniworld/assets/spacy"
+MINIWORLD_QUESTIONS = "oven://miniworld://?rows=2000&seed=7"
 
 
 def i2e() -> LabelConfig:
@@ -31,3 +35,21 @@ def miniworld() -> LabelConfig:
         pools=Pools(mentions=Pool(min_actors=2, max_actors=2, num_cpus=0.75), select=Pool(join_previous=True)),
         store=StoreConfig(min_entity_images=2),
     )
+
+
+def oven() -> LabelConfig:
+    """OVEN's training questions with their answers (arXiv 2302.11154), as `recipes.train.git_oven` learns them.
+
+    Seen entities are few, and each is wanted: none is cut for being rare.
+    """
+    return LabelConfig(
+        recipe="oven",
+        source=SourceConfig(uri=""),
+        given=GivenConfig(enabled=True),
+        store=StoreConfig(min_entity_images=1),
+    )
+
+
+def oven_miniworld() -> LabelConfig:
+    """The same of the embedded mini-world, whose questions have OVEN's form."""
+    return replace(oven(), recipe="oven_miniworld", source=SourceConfig(uri=MINIWORLD_QUESTIONS))

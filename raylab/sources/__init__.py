@@ -11,12 +11,18 @@ def open_source(config: SourceConfig) -> Source:
     """Return the source that `config.uri` names; nothing is opened before it is asked.
 
     Args:
-        config: ``miniworld://`` addresses give the embedded mini-world, all others files: see `files.FileSource`.
+        config: ``miniworld://`` addresses give the embedded mini-world, ``oven://`` ones OVEN's questions (`oven`), all
+            others files: see `files.FileSource`.
     """
     if config.uri.startswith("miniworld:"):
         from raylab.sources.miniworld.source import MiniworldSource
 
         return MiniworldSource(config)
+    if config.uri.startswith("oven:"):
+        from raylab.sources import oven
+
+        is_world = config.uri.startswith(f"{oven.SCHEME}miniworld:")
+        return oven.MiniworldQuestions(config) if is_world else oven.OvenSource(config)
     from raylab.sources.files import FileSource
 
     return FileSource(config)

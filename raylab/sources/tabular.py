@@ -84,7 +84,7 @@ def read_records(shard: Shard, config: SourceConfig) -> Iterator[Record]:
     """Yield one record a row of the table."""
     if not shard.size:
         return
-    for number, (row, problem) in enumerate(_rows(shard)):
+    for number, (row, problem) in enumerate(read_rows(shard)):
         yield _record(row, problem, number, shard, config.columns)
 
 
@@ -103,7 +103,7 @@ def _record(row: Row, problem: Refusal | None, number: int, shard: Shard, column
     )
 
 
-def _rows(shard: Shard) -> Iterator[tuple[Row, Refusal | None]]:
+def read_rows(shard: Shard) -> Iterator[tuple[Row, Refusal | None]]:
     """Yield each row as name -> cell, or what is wrong with it."""
     with open_file(shard.uri, compression="infer") as stream:
         delimiter = _delimiter(file_name(shard.name))

@@ -6,7 +6,7 @@ that read and decode; it is small and pickles. The *learner* holds the network a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -112,6 +112,14 @@ class Learner(Protocol):
 
     def checkpoint_activations(self) -> None:
         """Trade computation for memory in the backward pass."""
+        ...
+
+    def make_static(self, submit: Callable[[], None]) -> None:
+        """From now on let no data decide a size: for devices that note operations down and compile them.
+
+        Args:
+            submit: has the device do what was noted; to be called between what would be alike, such as a text's tokens.
+        """
         ...
 
     def describe(self, batch: Mapping[str, Tensor]) -> list[str]:

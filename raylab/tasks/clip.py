@@ -18,8 +18,6 @@ from raylab.tasks.dual import DualCollator, DualLearner, own_places
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from raylab.models.class_table import ClassTable
-
 
 @dataclass(frozen=True)
 class ClipTask:
@@ -55,8 +53,6 @@ class CaptionCollator(DualCollator):
 
 class ClipLearner(DualLearner):
     """See `tasks.base.Learner`."""
-
-    table: ClassTable | None = None
 
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """See `tasks.base.Learner`."""

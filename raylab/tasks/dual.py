@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from raylab.tasks.base import Group, ImageInput, decayed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from raylab.models.class_table import ClassTable
 
 HIGHEST_LOGIT_SCALE = math.log(100)
 """CLIP's limit (arXiv 2103.00020, section 2.5)."""
@@ -55,6 +57,8 @@ class DualLearner:
         encoder: the model.
     """
 
+    table: ClassTable | None = None
+
     def __init__(self, encoder: DualEncoderConfig) -> None:
         self.encoder = encoder
         self.module: DualEncoder = encoder.build()
@@ -71,6 +75,11 @@ class DualLearner:
     def checkpoint_activations(self) -> None:
         """See `tasks.base.Learner`."""
         self.module.checkpoint_activations()
+
+    def make_static(self, submit: Callable[[], None]) -> None:
+        """See `tasks.base.Learner`."""
+        if self.table is not None:
+            self.table.sparse = False
 
     def after_step(self) -> None:
         """Keep the temperature within CLIP's limit."""

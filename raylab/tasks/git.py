@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -157,6 +157,7 @@ class GitLearner:
 
     def __init__(self, config: GitTask) -> None:
         self.config = config
+        self._submit: Callable[[], None] | None = None
         self.module = GitModule.make(config.encoder, config.tokenizer, config.shape)
 
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
@@ -197,9 +198,13 @@ class GitLearner:
         git, words = self.module.git, Tokenizer(self.config.tokenizer)
         context_BC, target_BT = batch["context_BRC"][:, 0], batch["target_BRT"][:, 0]
         inputs = (git, self.module.pixels(batch["image_BHWC"]), context_BC)
-        found = decode(*inputs, steps=git.config.target, beams=SAMPLE_BEAMS, results=1)
+        found = decode(*inputs, steps=git.config.target, beams=SAMPLE_BEAMS, results=1, submit=self._submit)
         said, right = words.text(found.token_BRT[:, 0].tolist()), words.text(target_BT.tolist())
         return [f"{one} (right: {other})" for one, other in zip(said, right)]
+
+    def make_static(self, submit: Callable[[], None]) -> None:
+        """See `tasks.base.Learner`."""
+        self._submit = submit
 
     def after_step(self) -> None:
         """Nothing has a limit."""

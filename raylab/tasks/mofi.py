@@ -110,7 +110,6 @@ class MofiLearner(DualLearner):
         if config.supervised_weight == 1:  # the text tower rests
             for name, parameter in self.module.named_parameters():
                 parameter.requires_grad_(name.startswith("clip.visual."))
-        self.table: ClassTable | None = None
         if config.supervised_weight > 0:
             self.table = ClassTable(context.class_count, self.module.dim, config.table, context.seed)
 

@@ -31,6 +31,7 @@ from raylab.models.class_table import ClassTable
 from raylab.models.distributed import rank, world
 from raylab.storage import Folder
 from raylab.tasks.base import Learner
+from raylab.train.accelerators.base import Accelerator
 
 POINTER = "checkpoints/LAST.json"
 _STEP = re.compile(r"checkpoints/step-(\d{10})")
@@ -70,9 +71,11 @@ class Checkpoints:
         try:
             with _alone():
                 dcp.load(state, storage_reader=self._reader(_name(step)), no_dist=not dist.is_initialized())
-        except (RuntimeError, ValueError, KeyError, OSError, dcp.api.CheckpointException) as error:
+        except (ValueError, KeyError, OSError, dcp.api.CheckpointException) as error:
+            # a RuntimeError of torch.distributed itself says that another worker died: this one is then begun again
+            first = _first(error)
             raise RaylabError(
-                f"{self.out.uri}/{_name(step)} cannot be read ({type(error).__name__}: {str(error)[:300]}): "
+                f"{self.out.uri}/{_name(step)} cannot be read ({type(first).__name__}: {str(first)[:300]}): "
                 "it is damaged, or of another model."
             ) from error
 
@@ -88,7 +91,7 @@ class Checkpoints:
             return dcp.FileSystemWriter(self.out.path(name))
         from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
 
-        return FsspecWriter(f"{self.out.uri}/{name}")
+        return FsspecWriter(f"{self.out.uri}/{name}", sync_files=False)  # a put is whole; it would sync all local disks
 
     def _reader(self, name: str) -> dcp.StorageReader:
         if self.out.is_local:
@@ -96,6 +99,11 @@ class Checkpoints:
         from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
 
         return FsspecReader(f"{self.out.uri}/{name}")
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return what the first worker that failed says, without the traces that torch tells it in."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, dcp.api.CheckpointException) else error
 
 
 @contextlib.contextmanager
@@ -118,6 +126,7 @@ class RunState:
         module: the learner's module as it was wrapped.
         optimizers: that of the network, then that of the table if there is one.
         about: what a checkpoint belongs to (step, seed, fingerprints); plain values.
+        accelerator: where all of it lies.
     """
 
     def __init__(
@@ -126,12 +135,16 @@ class RunState:
         module: nn.Module,
         optimizers: list[torch.optim.Optimizer],
         about: Mapping[str, int | str],
+        accelerator: Accelerator,
     ) -> None:
         self.learner, self.module, self.optimizers, self.about = learner, module, optimizers, dict(about)
+        self.accelerator = accelerator
 
     def save(self, checkpoints: Checkpoints, step: int) -> None:
         """Write the checkpoint of a step."""
-        checkpoints.save(step, self._state() | {"about": self.about | {"step": step}})
+        state = self._state()
+        if self.accelerator.writes:
+            checkpoints.save(step, state | {"about": self.about | {"step": step}})
 
     def load(self, checkpoints: Checkpoints, step: int) -> None:
         """Go on from the checkpoint of a step.
@@ -152,6 +165,7 @@ class RunState:
         )
         if self.learner.table is not None:
             _set_table(self.learner.table, self.optimizers[1], state["table"])
+        self.accelerator.settle(self.learner, self.optimizers)
 
     def load_weights(self, checkpoints: Checkpoints) -> None:
         """Begin with the network of another run's last checkpoint.
@@ -162,23 +176,28 @@ class RunState:
         step = checkpoints.latest()
         if step is None:
             raise RaylabError(f"--init {checkpoints.out.uri}: no checkpoint there.")
-        state = {"model": get_model_state_dict(self.module)}
+        state = self.accelerator.to_host({"model": get_model_state_dict(self.module)})
         checkpoints.load(step, state)
         set_model_state_dict(self.module, state["model"])
+        self.accelerator.settle(self.learner, self.optimizers)
 
     def _state(self) -> dict[str, Any]:
         model, optimizer = get_state_dict(self.module, self.optimizers[0])
         state: dict[str, Any] = {"model": model, "optimizer": optimizer}
         if self.learner.table is not None:
             state["table"] = _table_state(self.learner.table, self.optimizers[1])
-        return state
+        return self.accelerator.to_host(state)
 
 
 def _table_state(table: ClassTable, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return the table and its moments, each as one tensor of which every worker has its rows."""
+    parts = {name: _sharded(value, table.classes) for name, value in _table_parts(table, optimizer).items()}
+    return parts | {"step": int(optimizer.state[table.weight]["step"])}
+
+
+def _table_parts(table: ClassTable, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     moments = optimizer.state[table.weight]
-    parts = {"weight": table.weight.detach(), "exp_avg": moments["exp_avg"], "exp_avg_sq": moments["exp_avg_sq"]}
-    return {name: _sharded(value, table.classes) for name, value in parts.items()} | {"step": int(moments["step"])}
+    return {"weight": table.weight.detach(), "exp_avg": moments["exp_avg"], "exp_avg_sq": moments["exp_avg_sq"]}
 
 
 def _sharded(rows_SD: Tensor, classes: int) -> Tensor:
@@ -193,5 +212,8 @@ def _sharded(rows_SD: Tensor, classes: int) -> Tensor:
 
 
 def _set_table(table: ClassTable, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """The tensors were read in place; the count of steps is a number."""
+    """The tensors were read in place, unless `to_host` made copies; the count of steps is a number."""
     optimizer.state[table.weight]["step"] = state["step"]
+    for name, part in _table_parts(table, optimizer).items():
+        if part.device != state[name].device:
+            part.copy_(state[name])

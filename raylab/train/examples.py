@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from raylab.tasks.base import Collator
 from raylab.tasks.classes import CLASSES
 from raylab.train.order import Part
 
-ALWAYS = ("row_id", "image", "entity_id")
+ALWAYS = ("row_id", "shard", "image", "entity_id")
 EXAMPLES = "examples.json"
 """In a run's folder: the parts and their usable rows."""
 KINDS = {"labelled": ("labels",), "all": ("labels", "rejects")}
@@ -31,9 +32,10 @@ KINDS = {"labelled": ("labels",), "all": ("labels", "rejects")}
 class Survey:
     """What one file holds."""
 
-    part: Part
+    parts: tuple[Part, ...]
+    """Its rows to train on, by group."""
     held: Part
-    """The same file's rows that are held out."""
+    """Its rows that are held out."""
     left_out: int
     """Rows that the task cannot use."""
     entities: dict[str, int]
@@ -77,13 +79,36 @@ def held_out(rows: pa.Table, share: float) -> np.ndarray:
     return np.array([int(row_id[:8], 16) < share * 2**32 for row_id in rows["row_id"].to_pylist()], bool)
 
 
-def survey_part(labels: Folder, name: str, collator: Collator, share: float) -> Survey:
-    """Count a part's usable rows and their entities; `share` of the rows is held out."""
+def group_numbers(rows: pa.Table, mix: Sequence[str]) -> np.ndarray:
+    """Return int64 [n]: the group of each row, which is the number of the first pattern that its shard's name fits.
+
+    Args:
+        rows: with the column ``shard``.
+        mix: patterns as of `fnmatch`; without any, all rows are of group 0.
+
+    Raises:
+        RaylabError: a shard's name that fits none.
+    """
+    if not mix:
+        return np.zeros(rows.num_rows, np.int64)
+    shards = rows["shard"].combine_chunks().dictionary_encode()
+    fits = [[fnmatchcase(name, pattern) for pattern in mix] for name in shards.dictionary.to_pylist()]
+    for name, found in zip(shards.dictionary.to_pylist(), fits):
+        if not any(found):
+            raise RaylabError(f"Rows of the shard {name!r} fit none of --data.mix {' '.join(mix)}: add a pattern.")
+    numbers = np.array([found.index(True) for found in fits], np.int64)
+    return numbers[shards.indices.to_numpy(zero_copy_only=False)]
+
+
+def survey_part(labels: Folder, name: str, collator: Collator, share: float, mix: Sequence[str] = ()) -> Survey:
+    """Count a part's usable rows and their entities; `share` of the rows is held out; `mix`: see `group_numbers`."""
     rows, left_out = read_part(labels, name, collator)
-    held = int(held_out(rows, share).sum())
+    held = held_out(rows, share)
+    sizes = np.bincount(group_numbers(rows, mix)[~held], minlength=1)
+    parts = tuple(Part(name, int(size), group) for group, size in enumerate(sizes))
     counts = pc.value_counts(rows["entity_id"].drop_null())
     entities = {one["values"].as_py(): one["counts"].as_py() for one in counts}
-    return Survey(Part(name, rows.num_rows - held), Part(name, held), left_out, entities)
+    return Survey(parts, Part(name, int(held.sum())), left_out, entities)
 
 
 def write_survey(out: Folder, kb: Catalog, found: Sequence[Survey]) -> dict[str, Any]:
@@ -97,15 +122,26 @@ def write_survey(out: Folder, kb: Catalog, found: Sequence[Survey]) -> dict[str,
         entities.update(one.entities)
     _write_classes(out, kb, entities)
     examples = {
-        "parts": [asdict(one.part) for one in found if one.part.rows],
+        "parts": [asdict(part) for one in found for part in one.parts if part.rows],
         "held": [asdict(one.held) for one in found if one.held.rows],
-        "rows": sum(one.part.rows for one in found),
+        "rows": sum(part.rows for one in found for part in one.parts),
         "left_out": sum(one.left_out for one in found),
         "classes": len(entities),
         "kb": kb.info.fingerprint,
     }
     out.write_json(EXAMPLES, examples)
     return examples
+
+
+def check_mix(examples: dict[str, Any], mix: Sequence[str], batch: int) -> None:
+    """Raise `RaylabError` where a group (see `group_numbers`) has fewer rows than its part of a batch."""
+    for number, pattern in enumerate(mix):
+        rows = sum(part["rows"] for part in examples["parts"] if part["group"] == number)
+        if rows < batch // len(mix):
+            raise RaylabError(
+                f"{rows} rows of use come from shards that fit {pattern!r} (--data.mix), and a batch takes "
+                f"{batch // len(mix)}: take a smaller --batch, labels that have such rows, or another --data.mix."
+            )
 
 
 def _write_classes(out: Folder, kb: Catalog, entities: dict[str, int]) -> None:

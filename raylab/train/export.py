@@ -46,4 +46,4 @@ def _put(folder: Path, out: Folder) -> None:
     """Copy files into place, the model's own JSON last: a reader looks for it first."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     for path in sorted(files, key=lambda path: path.parent == folder and path.suffix == ".json"):
-        out.write_bytes(f"{MODEL}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        out.put(path, f"{MODEL}/{path.relative_to(folder).as_posix()}")

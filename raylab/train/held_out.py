@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 
 from raylab.models.distributed import mean
 from raylab.tasks.base import Arrays, Learner
+from raylab.train.accelerators.wrapping import whole
 
 if TYPE_CHECKING:
     from raylab.train.accelerators.base import Accelerator
@@ -47,27 +49,38 @@ class HeldOutRows:
         if not self.batches:
             return {}
         self.accelerator.seed(self.seed)
-        self.module.eval()
-        with torch.no_grad():
+        with self._looking():
             found = [self._losses(arrays) for arrays in self.batches]
-        self.module.train()
-        names = list(found[0])
-        values = torch.stack([torch.stack([one[name].float() for name in names]) for one in found]).mean(0)
-        return {f"held_out/{name}": value for name, value in zip(names, mean(values).tolist())}
+        values = mean(self.accelerator.stack(found).mean(0)).tolist()
+        return {f"held_out/{name}": value for name, value in zip(self._names, values)}
 
-    def _losses(self, arrays: Arrays) -> dict[str, torch.Tensor]:
+    def _losses(self, arrays: Arrays) -> torch.Tensor:
+        """Return a batch's losses in the order of `_names`."""
         batch = self.accelerator.to_device(arrays)
         with self.accelerator.autocast(self.precision):
             outputs = self.module(*self.learner.inputs(batch))
-        return self.learner.losses(outputs, batch)
+        losses = self.learner.losses(outputs, batch)
+        self._names = list(losses)
+        found = torch.stack([value.float() for value in losses.values()])
+        self.accelerator.submit()
+        return found
 
     def samples(self, count: int) -> list[tuple[np.ndarray, str]]:
-        """Return pictures (uint8 [H, W, 3]) and what the model says of them; one worker calls it, on a whole model."""
-        if not self.batches:
+        """Return pictures (uint8 [H, W, 3]) and what the model says of them.
+
+        Of a sharded network all workers call it, and each gets its own rows.
+        """
+        if not self.batches or not self.accelerator.describes:
             return []
         arrays = {name: values[:count] for name, values in self.batches[0].items()}
-        self.module.eval()
-        with torch.no_grad():
-            said = self.learner.describe(self.accelerator.to_device(arrays))
-        self.module.train()
+        with self._looking(), whole(self.module):
+            said = self.learner.describe(self.accelerator.to_device(arrays, split=False))
         return list(zip(arrays["image_BHWC"], said))
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Be in evaluation; not compiled, as compiling it a second time takes longer than the few looks of a run."""
+        self.module.eval()
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            yield
+        self.module.train()

@@ -84,9 +84,9 @@ class Loop:
         for step in range(start, self.steps):
             set_rates(self.optimizers, share_of_rate(step, self.steps, self.optim.warmup_steps))
             parts = [self._pass(step, number, next(stream)) for number in range(self.accumulate)]
-            norm = self._move()
+            self._meter.add(parts, self._move())
+            self.accelerator.submit()
             done = step + 1
-            self._meter.add(parts, norm)
             saves = done % self.save_every == 0 or done == self.steps
             evaluates = done % self.evaluate_every == 0 or done == self.steps
             if saves or evaluates or done % self.log_every == 0:
@@ -111,6 +111,8 @@ class Loop:
 
     def _pass(self, step: int, number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add one pass's gradients; return its losses and measures."""
+        if number:
+            self.accelerator.submit()
         self.accelerator.seed(self.seed, step, number, rank())
         with _summing(self.module, last=number == self.accumulate - 1):
             with self.accelerator.autocast(self.precision):
@@ -152,28 +154,25 @@ class Meter:
 
     def reset(self) -> None:
         """Begin anew."""
-        self._parts: list[dict[str, Tensor]] = []
-        self._norms: list[Tensor] = []
+        self._steps: list[Tensor] = []
         self._since = time.perf_counter()
 
     def add(self, parts: list[dict[str, Tensor]], norm: Tensor) -> None:
         """Take one step's passes; nothing is copied from the device before a point is asked for."""
-        self._parts += parts
-        self._norms.append(norm)
+        self._names = [name for name in parts[0] if name != REPLACED]
+        means = [torch.stack([part[name].float() for part in parts]).mean() for name in self._names]
+        replaced = torch.stack([part[REPLACED].float() for part in parts]).sum()
+        self._steps.append(torch.stack([*means, _full(norm), replaced]))
 
     def point(self, accelerator: Accelerator) -> Curve:
         """Return the means over steps and workers, and begin anew; all workers call it."""
-        names = [name for name in self._parts[0] if name != REPLACED]
-        values = [torch.stack([part[name].float() for part in self._parts]).mean() for name in names]
-        replaced = torch.stack([part[REPLACED].float() for part in self._parts]).sum()
-        norm = torch.stack([_full(one) for one in self._norms]).mean()
-        joined = mean(torch.stack([*values, norm, replaced]))
-        found = dict(zip([*names, "gradient_norm", REPLACED], joined.tolist()))
-        found[REPLACED] *= world()
-        found["step_s"] = (time.perf_counter() - self._since) / len(self._norms)
-        found["memory_gb"] = accelerator.memory() / 1e9
+        steps = len(self._steps)
+        joined = mean(accelerator.stack(self._steps).mean(0))
+        found = dict(zip([*self._names, "gradient_norm", REPLACED], joined.tolist()))
+        found[REPLACED] = round(found[REPLACED] * steps * world())
+        found["step_s"] = (time.perf_counter() - self._since) / steps
         self.reset()
-        return found
+        return found | accelerator.measures()
 
 
 def _full(norm: Tensor) -> Tensor:

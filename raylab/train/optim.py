@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raylab.models.class_table import ClassTable
 from raylab.tasks.base import Group
@@ -45,12 +46,49 @@ def make_optimizer(groups: Sequence[Group], config: OptimConfig) -> torch.optim.
         for group in groups
         if group.parameters
     ]
-    return torch.optim.AdamW(settings, lr=config.rate, betas=config.betas, eps=config.epsilon)
+    found = torch.optim.AdamW(settings, lr=config.rate, betas=config.betas, eps=config.epsilon)
+    for group in groups:  # as AdamW itself would at its first step, which is then like all others to a compiler
+        for parameter in group.parameters:
+            zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            found.state[parameter] = {"step": torch.tensor(0.0), **zeros}
+    return found
 
 
-def make_table_optimizer(table: ClassTable, config: OptimConfig) -> torch.optim.SparseAdam:
+class RowAdam(torch.optim.Optimizer):
+    """torch.optim.SparseAdam for a gradient that is not sparse: rows whose gradient is all zeros are left alone.
+
+    Args:
+        parameters: matrices.
+        lr, betas, eps: as SparseAdam's.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float, betas: tuple[float, float], eps: float) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move the rows that have a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, parameter.grad, group)
+
+    def _move(self, weight_RD: Tensor, gradient_RD: Tensor, group: dict[str, Any]) -> None:
+        state, (first, second) = self.state[weight_RD], group["betas"]
+        state["step"] += 1
+        touched_R1 = (gradient_RD != 0).any(1, keepdim=True)
+        mean_RD, square_RD = state["exp_avg"], state["exp_avg_sq"]
+        mean_RD.copy_(torch.where(touched_R1, mean_RD.lerp(gradient_RD, 1 - first), mean_RD))
+        square_RD.copy_(torch.where(touched_R1, square_RD.lerp(gradient_RD.square(), 1 - second), square_RD))
+        rate = group["lr"] * math.sqrt(1 - second ** state["step"]) / (1 - first ** state["step"])
+        moved_RD = weight_RD - rate * mean_RD / (square_RD.sqrt() + group["eps"])
+        weight_RD.copy_(torch.where(touched_R1, moved_RD, weight_RD))
+
+
+def make_table_optimizer(table: ClassTable, config: OptimConfig) -> torch.optim.Optimizer:
     """Return Adam that moves, and keeps moments up to date of, the rows alone that a step looked at."""
-    found = torch.optim.SparseAdam([table.weight], lr=config.table_rate, betas=config.betas, eps=config.epsilon)
+    kind: Any = torch.optim.SparseAdam if table.sparse else RowAdam
+    found = kind([table.weight], lr=config.table_rate, betas=config.betas, eps=config.epsilon)
     found.param_groups[0]["highest"] = config.table_rate
     zeros = {name: torch.zeros_like(table.weight) for name in ("exp_avg", "exp_avg_sq")}
     found.state[table.weight] = {"step": 0, **zeros}  # as SparseAdam itself would at its first step

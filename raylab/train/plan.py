@@ -23,6 +23,9 @@ class DataConfig:
     """Of those, so many are looked at, some."""
     window_rows: int = 50_000
     """Rows that are shuffled together; a reader holds that many rows (not their pictures) in memory."""
+    mix: tuple[str, ...] = ()
+    """Patterns of shard names, such as ``*entity_*`` and ``*query_*``: each batch has as many rows of each, whatever
+    their numbers. None: all rows are seen equally often."""
     task_rows: int = 1024
     """Rows of one read task, some: a task has whole steps."""
 
@@ -32,7 +35,7 @@ class ParallelConfig:
     """How many workers, and what each of them does."""
 
     workers: int = 1
-    """Processes; one a GPU."""
+    """Processes; one a GPU, or one a TPU host."""
     most_workers: int | None = None
     """Up to so many where the cluster has room: the run goes on with more or fewer. Null: always `workers`."""
     strategy: str = "ddp"
@@ -49,6 +52,12 @@ class ParallelConfig:
     """CPUs that each worker asks of Ray, beside those that read."""
     threads: int | None = None
     """CPU threads of torch in each worker; null leaves them to torch and Ray."""
+    topology: str = ""
+    """TPUs: a slice's, such as 4x4; the workers are the hosts of one or more slices. Empty: no TPUs."""
+    tpu: str = ""
+    """TPUs: Ray's name of their kind, such as TPU-V6E or TPU-V5LITEPOD."""
+    compile_cache: str = "~/.cache/raylab/xla"
+    """XLA: folder on each host that keeps compiled programs for the next run; empty: none."""
     max_failures: int = 3
     """How often workers that died are started again before the run ends; -1: without end."""
 
@@ -95,6 +104,8 @@ class TrainConfig:
     """The knowledge base's folder."""
     out: str = ""
     """The run's folder or URI."""
+    shared_disk: bool = False
+    """Source, labels, kb and out are paths of a disk that every node of the cluster mounts at the same place."""
     steps: int = 10_000
     """Steps in all."""
     batch: int = 1024
@@ -102,7 +113,7 @@ class TrainConfig:
     seed: int = 0
     """Of weights, order and everything that is drawn."""
     accelerator: str = "auto"
-    """``cpu``, ``cuda``, or ``auto``: a GPU where there is one."""
+    """``cpu``, ``cuda``, ``xla`` (TPUs), or ``auto``: a GPU or a TPU where there is one."""
     init: str = ""
     """Another run's folder whose last weights this one starts from."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -111,12 +122,17 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
 
+    def places(self) -> dict[str, str]:
+        """Return what workers open, by its flag."""
+        found = {"--source": self.source.uri, "--labels": self.labels, "--kb": self.kb, "--out": self.out}
+        return found | {"--init": self.init}
+
 
 CHOICES = {
     "data.rows": tuple(KINDS),
     "parallel.strategy": ("ddp", "fsdp"),
     "parallel.precision": ("fp32", "bf16"),
-    "accelerator": ("auto", "cpu", "cuda"),
+    "accelerator": ("auto", "cpu", "cuda", "xla"),
 }
 
 
@@ -142,4 +158,9 @@ def _check_batch(config: TrainConfig) -> None:
             raise RaylabError(
                 f"--batch {config.batch} cannot be shared by {workers} workers in {config.parallel.accumulate} passes: "
                 "take a multiple of their product."
+            )
+        if config.data.mix and config.batch % (workers * len(config.data.mix)):
+            raise RaylabError(
+                f"--batch {config.batch} cannot be shared by {workers} workers in {len(config.data.mix)} equal parts "
+                "(--data.mix): take a multiple of their product."
             )

@@ -18,8 +18,8 @@ from raylab.sources.images import ImageRefused, open_image
 from raylab.storage import Folder
 from raylab.tasks.base import Collator
 from raylab.train.batch import to_table
-from raylab.train.examples import held_out, read_part
-from raylab.train.order import Order, Piece, Share, Window, generator
+from raylab.train.examples import group_numbers, held_out, read_part
+from raylab.train.order import Order, Piece, Share, Window
 from raylab.train.pixels import decoded_side, to_input
 
 CHUNK_ROWS = 64
@@ -36,6 +36,8 @@ class HeldOut:
     """Of the rows that are held out."""
     held: bool = False
     """Those, instead of the others."""
+    mix: tuple[str, ...] = ()
+    """How the others are grouped: see `examples.group_numbers`."""
 
 
 class Reader:
@@ -55,8 +57,7 @@ class Reader:
     ) -> None:
         self.labels, self.source, self.collator, self.order, self.share = labels, source, collator, order, share
         self.rows = rows
-        self._window: Window | None = None
-        self._window_rows = pa.table({})
+        self._windows: dict[int, tuple[Window, pa.Table]] = {}
         self._pictures = open_source(source)
 
     def read(self, steps: range) -> Iterator[pa.Table]:
@@ -71,15 +72,15 @@ class Reader:
     def _piece(self, piece: Piece) -> Iterator[pa.Table]:
         window = piece.window
         position = np.arange(piece.start, piece.stop)
-        position = position[self.share.mine(position)]
+        position = position[self.share.of(self.order).mine(position)]
         rows = self._rows(window)
         order = window.shuffled(self.order.seed)[position - window.start]
         for at in range(0, len(position), CHUNK_ROWS):
             chosen = slice(at, at + CHUNK_ROWS)
-            yield self._chunk(rows.take(pa.array(order[chosen])), window.epoch, position[chosen])
+            yield self._chunk(rows.take(pa.array(order[chosen])), window, position[chosen])
 
-    def _chunk(self, rows: pa.Table, epoch: int, position: np.ndarray) -> pa.Table:
-        draws = [generator(self.order.seed, epoch, int(at)) for at in position]
+    def _chunk(self, rows: pa.Table, window: Window, position: np.ndarray) -> pa.Table:
+        draws = [window.draw(self.order.seed, int(at)) for at in position]
         images = self._images(rows, draws)
         good = [i for i, image in enumerate(images) if isinstance(image, np.ndarray)]
         if not good:
@@ -108,17 +109,18 @@ class Reader:
         return to_input(picture, self.collator.image, draw)
 
     def _rows(self, window: Window) -> pa.Table:
-        """Return the usable rows of a window's parts, joined; kept, because its pieces are read one after the other."""
-        if self._window != window:
-            self._window, self._window_rows = window, self._load(window)
-        return self._window_rows
+        """Return the usable rows of a window's parts, joined; each group's last one is kept: its next piece follows."""
+        if window.group not in self._windows or self._windows[window.group][0] != window:
+            self._windows[window.group] = window, self._load(window)
+        return self._windows[window.group][1]
 
     def _load(self, window: Window) -> pa.Table:
         folder = Folder(self.labels)
         tables = []
         for part in window.parts:
             rows, _ = read_part(folder, part.name, self.collator)
-            rows = rows.filter(pa.array(held_out(rows, self.rows.share) == self.rows.held))
+            chosen = held_out(rows, self.rows.share) == self.rows.held
+            rows = rows.filter(pa.array(chosen & (group_numbers(rows, self.rows.mix) == part.group)))
             if rows.num_rows != part.rows:
                 raise RaylabError(
                     f"{self.labels}/{part.name} has {rows.num_rows} usable rows, and had {part.rows} when the run "

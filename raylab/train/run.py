@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +23,9 @@ from raylab.config import differences, to_dict
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.session import READ_CPUS, plain_errors, session
-from raylab.storage import Folder
-from raylab.tracking import Tracker
-from raylab.train.examples import EXAMPLES, part_names, survey_part, write_survey
+from raylab.storage import Folder, check_seen
+from raylab.tracking import Tracker, clear_temporary
+from raylab.train.examples import EXAMPLES, check_mix, part_names, survey_part, write_survey
 from raylab.train.loop import Curve, images_per_second
 from raylab.train.plan import TrainConfig, check
 
@@ -37,7 +38,7 @@ SUMMARY = "summary.json"
 """In a run's folder, once it is finished."""
 ERROR = "error.json"
 """In a run's folder: why a worker ended it. Without it, Ray would start the workers again for what cannot go better."""
-FREE = ("steps", "out", "checkpoint", "track", "parallel", "accelerator", "data.task_rows", "init")
+FREE = ("steps", "out", "shared_disk", "checkpoint", "track", "parallel", "accelerator", "data.task_rows", "init")
 """Fields that may differ when a run goes on; all others make another run."""
 SECONDS_BETWEEN_LOOKS = 2.0
 """How often the driver asks for news."""
@@ -63,7 +64,14 @@ def run(config: TrainConfig) -> dict[str, Any]:
         return out.read_json(SUMMARY)  # there is nothing left to do
     parallel = config.parallel
     needed = READ_CPUS + parallel.workers * parallel.cpus
-    with session(needed, parallel.workers * _gpus(config), worker_logs=False), plain_errors():
+    connected = session(
+        needed,
+        parallel.workers * _gpus(config),
+        worker_logs=False,
+        places=config.places(),
+        shared_disk=config.shared_disk,
+    )
+    with connected, plain_errors():
         examples = out.read_json(EXAMPLES) if out.exists(EXAMPLES) else _survey(config, out, labels, kb)
         _check_examples(config, examples)
         point = _train(config, examples, out)
@@ -133,9 +141,10 @@ def _survey(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> di
     from raylab.tasks.base import TaskContext
 
     collator = config.task.collator(TaskContext(config.kb, config.out, 0, config.seed))
-    count = ray.remote(num_cpus=READ_CPUS)(survey_part)
+    count: Any = ray.remote(num_cpus=READ_CPUS)(survey_part)
     names = part_names(labels, config.data.rows)
-    found = ray.get([count.remote(labels, name, collator, config.data.held_out) for name in names])
+    data = config.data
+    found = ray.get([count.remote(labels, name, collator, data.held_out, data.mix) for name in names])
     return write_survey(out, kb, found)
 
 
@@ -145,32 +154,25 @@ def _check_examples(config: TrainConfig, examples: dict[str, Any]) -> None:
             f"{config.labels} has {examples['rows']} rows of use for {config.recipe} ({examples['left_out']} are not): "
             f"a batch takes {config.batch}. Take a smaller --batch, or more labels."
         )
+    check_mix(examples, config.data.mix, config.batch)
     logger.info("%d rows, %d entities", examples["rows"], examples["classes"])
 
 
 def _train(config: TrainConfig, examples: dict[str, Any], out: Folder) -> Curve:
     """Run the workers; return the last point of the curves."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train import FailureConfig, RunConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    parallel = config.parallel
-    most = parallel.most_workers
-    board = ray.remote(num_cpus=0)(Board).remote()
-    workers: Any = (parallel.workers, most) if most else parallel.workers
-    trainer: Any = TorchTrainer(
-        partial(_worker, config, examples, board),  # type: ignore[arg-type]
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=_gpus(config) > 0,
-            resources_per_worker={"CPU": parallel.cpus, "GPU": _gpus(config)},
-        ),
-        torch_config=TorchConfig(backend="nccl" if _gpus(config) else "gloo"),
-        run_config=RunConfig(
-            storage_path=f"{out.uri}/ray" if "://" in out.uri else out.path("ray"),
-            failure_config=FailureConfig(max_failures=parallel.max_failures),
-        ),
+    from raylab.train.accelerators.run import make_trainer
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may go
+    board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+    run_config = RunConfig(
+        storage_path=f"{out.uri}/ray" if "://" in out.uri else out.path("ray"),
+        failure_config=FailureConfig(max_failures=config.parallel.max_failures),
     )
+    trainer = make_trainer(partial(_worker, config, examples, board), config, _gpus(config), run_config)
     result: Any = None
     try:
         with _progress(board):
@@ -229,6 +231,7 @@ def _worker(config: TrainConfig, examples: dict[str, Any], board: Any) -> Curve:
     from raylab.train.worker import Run, work
 
     out = Folder(config.out)
+    check_seen(out, "config.json", platform.node())
     if out.exists(ERROR):
         return {}
     told = _Told(config, out, board)
@@ -244,7 +247,7 @@ def _worker(config: TrainConfig, examples: dict[str, Any], board: Any) -> Curve:
 
 
 class _Told:
-    """A `worker.Told`: passes the curves on, to the tracker and to Ray Train, which asks all workers for each point."""
+    """A `worker.Told`: passes the curves on to the tracker; asks Ray Train at each point whether a node will go."""
 
     def __init__(self, config: TrainConfig, out: Folder, board: Any) -> None:
         from raylab.train.checkpoint import Checkpoints
@@ -266,7 +269,6 @@ class _Told:
         self.last = point | {"images_per_s": images_per_second(point, self.config.batch)}
         if self.tracker is not None:
             self._board.write.remote(self.tracker.add(step, self.last))
-        ray.train.report({"step": step, **self.last})
         return ray.train.get_preemption_info() is not None
 
     def saved(self, step: int) -> None:
@@ -282,6 +284,8 @@ class _Told:
     def close(self) -> None:
         if self.tracker is not None:
             self.tracker.close()
+            if self.config.track.project:
+                clear_temporary()
 
 
 def _stream(reader: Reader, tasks: Sequence[range]) -> Iterable[pa.Table]:

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raylab.models.distributed import rank, world
+from raylab.errors import RaylabError
+from raylab.models.distributed import rank
 from raylab.storage import Folder
 from raylab.tasks.base import Arrays, Learner, TaskContext
 from raylab.train.accelerators import open_accelerator
@@ -82,7 +83,8 @@ def work(run: Run, stream: Stream, told: Told) -> None:
         RaylabError: anything that the user can put right.
     """
     config = run.config
-    accelerator = open_accelerator(config.accelerator, config.parallel.threads)
+    accelerator = open_accelerator(config.accelerator, config.parallel.threads, config.parallel.compile_cache)
+    _check_devices(config, accelerator)
     learner, state = build(run, accelerator)
     checkpoints = Checkpoints(Folder(config.out), config.checkpoint.keep, config.checkpoint.keep_every)
     start = checkpoints.latest() or 0
@@ -94,7 +96,12 @@ def work(run: Run, stream: Stream, told: Told) -> None:
         return
     precision = config.parallel.precision
     held = HeldOutRows(
-        held_arrays(run), learner, state.module, accelerator=accelerator, precision=precision, seed=config.seed
+        held_arrays(run, accelerator),
+        learner,
+        state.module,
+        accelerator=accelerator,
+        precision=precision,
+        seed=config.seed,
     )
     loop = Loop(
         learner=learner,
@@ -113,7 +120,16 @@ def work(run: Run, stream: Stream, told: Told) -> None:
         evaluate_every=config.track.evaluate_every,
         evaluate=lambda: _evaluate(held, config, told),
     )
-    loop.run(arrays(run, stream, start), start)
+    loop.run(arrays(run, stream, start, accelerator), start)
+
+
+def _check_devices(config: TrainConfig, accelerator: Accelerator) -> None:
+    parts = accelerator.world * accelerator.devices * config.parallel.accumulate
+    if config.batch % parts:
+        raise RaylabError(
+            f"--batch {config.batch} cannot be shared by {accelerator.world * accelerator.devices} devices in "
+            f"{config.parallel.accumulate} passes: take a multiple of their product, {parts}."
+        )
 
 
 def _save(state: RunState, checkpoints: Checkpoints, step: int, told: Told) -> None:
@@ -122,9 +138,11 @@ def _save(state: RunState, checkpoints: Checkpoints, step: int, told: Told) -> N
 
 
 def _evaluate(held: HeldOutRows, config: TrainConfig, told: Told) -> Curve:
-    """Look at the rows that are held out; samples need the whole network in one worker, which FSDP does not have."""
-    if rank() == 0 and config.track.samples and config.parallel.strategy == "ddp":
-        told.samples(held.samples(config.track.samples))
+    """Look at the rows that are held out. The first worker shows samples; a sharded network needs all to make them."""
+    if config.track.samples and (rank() == 0 or config.parallel.strategy == "fsdp"):
+        pictures = held.samples(config.track.samples)
+        if rank() == 0:
+            told.samples(pictures)
     return held.point()
 
 
@@ -138,34 +156,35 @@ def build(run: Run, accelerator: Accelerator) -> tuple[Learner, RunState]:
     optimizers: list[torch.optim.Optimizer] = [make_optimizer(learner.groups(), config.optim)]
     if learner.table is not None:
         optimizers.append(make_table_optimizer(learner.table, config.optim))
+    accelerator.settle(learner, optimizers)
     about = {"seed": config.seed, "kb": run.examples["kb"], "rows": run.examples["rows"]}
-    return learner, RunState(learner, module, optimizers, about)
+    return learner, RunState(learner, module, optimizers, about, accelerator)
 
 
-def arrays(run: Run, stream: Stream, start: int) -> Iterator[Arrays]:
+def arrays(run: Run, stream: Stream, start: int, accelerator: Accelerator) -> Iterator[Arrays]:
     """Yield this worker's rows of each pass, from step `start` on."""
     config = run.config
     order = Order(parts_of(run.examples), config.seed, config.data.window_rows, config.batch)
-    share = Share(config.batch, rank(), world())
-    rows = HeldOut(config.data.held_out)
+    share = Share(config.batch, accelerator.rank, accelerator.world)
+    rows = HeldOut(config.data.held_out, mix=config.data.mix)
     reader = Reader(config.labels, config.source, config.task.collator(run.context), order, share=share, rows=rows)
     size = max(1, config.data.task_rows // share.rows)
     tasks = [range(step, min(step + size, config.steps)) for step in range(start, config.steps, size)]
     return batches(stream(reader, tasks), share.rows // config.parallel.accumulate)
 
 
-def held_arrays(run: Run) -> list[Arrays]:
+def held_arrays(run: Run, accelerator: Accelerator) -> list[Arrays]:
     """Return this worker's rows that are held out, as in evaluation: the middle of each picture."""
     config = run.config
     parts = parts_of(run.examples, held=True)
     have = min(config.data.held_out_rows, sum(part.rows for part in parts))
-    passes = config.parallel.accumulate * world()
+    passes = config.parallel.accumulate * accelerator.world * accelerator.devices
     batch = min(config.batch, have // passes * passes)
     if not batch:
         return []
     collator = config.task.collator(run.context)
     collator.image = replace(collator.image, crop="centre")
-    order, share = Order(parts, config.seed, have, batch), Share(batch, rank(), world())
+    order, share = Order(parts, config.seed, have, batch), Share(batch, accelerator.rank, accelerator.world)
     rows = HeldOut(config.data.held_out, held=True)
     reader = Reader(config.labels, config.source, collator, order, share=share, rows=rows)
     return list(batches(reader.read(range(have // batch)), share.rows // config.parallel.accumulate))

@@ -9,7 +9,7 @@ import torch
 from distributed_workers import run_workers
 from torch.nn.functional import cross_entropy, normalize
 
-from raylab.models.class_table import ClassTable, ClassTableConfig
+from raylab.models.class_table import ClassTable, ClassTableConfig, _places
 
 CLASSES, DIM, BATCH = 40, 8, 6
 FULL = ClassTableConfig(negatives=CLASSES)
@@ -25,6 +25,13 @@ def formula(table: ClassTable, image_BD: torch.Tensor, class_B: torch.Tensor, le
     true_BC = torch.nn.functional.one_hot(class_B, CLASSES).bool()
     logit_BC = (cosine_BC - FULL.margin * true_BC) / FULL.temperature
     return cross_entropy(logit_BC.masked_fill(left_out & ~true_BC, -math.inf), class_B)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 33])
+def test_places_are_those_of_searchsorted(size: int) -> None:
+    rising_S = torch.randint(20, (size,), generator=torch.Generator().manual_seed(size)).sort().values
+    number_NE = torch.arange(-2, 22).view(6, 4)
+    assert _places(rising_S, number_NE).tolist() == torch.searchsorted(rising_S, number_NE).tolist()
 
 
 def test_full_softmax_is_cosface() -> None:

@@ -7,9 +7,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from sources.oven_folder import write_oven
 from sources.source_files import jpeg, pair_members, write_csv, write_images, write_jsonl, write_parquet, write_tar
 
 from raylab.schema import PAIR, Reason, row_id
@@ -24,7 +26,7 @@ class Case:
     make: Callable[[Path], None]
     """Writes the input below a folder."""
     uri: str = ""
-    """Below that folder, or an address of its own."""
+    """Below that folder, or an address of its own, in which ``{folder}`` stands for it."""
     columns: Columns = field(default_factory=Columns)
 
 
@@ -68,6 +70,8 @@ CASES = {
     "json lines": Case(json_lines, "metadata.jsonl", Columns(image="file", caption="name")),
     "csv and tsv": Case(csv_table),
     "miniworld": Case(lambda folder: None, "miniworld://?rows=530&seed=3"),
+    "oven": Case(partial(write_oven, rows=40), "oven://{folder}"),
+    "oven of the mini-world": Case(lambda folder: None, "oven://miniworld://?rows=530&seed=3"),
 }
 
 
@@ -77,7 +81,7 @@ def place(request, tmp_path_factory) -> tuple[SourceConfig, Path]:
     case, folder = CASES[request.param], tmp_path_factory.mktemp("source") / "input"
     folder.mkdir()
     case.make(folder)
-    uri = case.uri if "://" in case.uri else str(folder / case.uri)
+    uri = case.uri.replace("{folder}", str(folder)) if "://" in case.uri else str(folder / case.uri)
     return SourceConfig(uri, case.columns, chunk_rows=10), folder
 
 

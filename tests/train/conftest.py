@@ -20,8 +20,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def tower(tmp_path: Path) -> Path:
-    """The mini-world's CLIP with a small vision transformer: no batch statistics, which depend on the workers."""
-    folder = tmp_path / "tower"
+    """See `make_tower`."""
+    return make_tower(tmp_path)
+
+
+def make_tower(parent: Path) -> Path:
+    """Write the mini-world's CLIP with a small vision transformer: no batch statistics, which depend on the workers."""
+    folder = parent / "tower"
     shutil.copytree(SHIPPED, folder)
     path = folder / "open_clip_config.json"
     config = json.loads(path.read_text())

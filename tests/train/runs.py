@@ -44,7 +44,8 @@ def prepared(config: TrainConfig) -> Run:
     labels, kb = Folder(config.labels), Catalog.open(config.kb)
     collator = config.task.collator(TaskContext(config.kb, config.out, 0, config.seed))
     names = part_names(labels, config.data.rows)
-    found = [survey_part(labels, name, collator, config.data.held_out) for name in names]
+    data = config.data
+    found = [survey_part(labels, name, collator, data.held_out, data.mix) for name in names]
     return Run(config, write_survey(Folder(config.out), kb, found))
 
 

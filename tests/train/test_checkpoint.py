@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from distributed_workers import run_workers
+from torch.multiprocessing import ProcessRaisedException
 from train.runs import small, train
 from train.training_store import Store
 
@@ -16,6 +18,7 @@ from raylab.errors import RaylabError
 from raylab.models.class_table import ClassTable, ClassTableConfig
 from raylab.storage import Folder
 from raylab.tasks.base import Group
+from raylab.train.accelerators import open_accelerator
 from raylab.train.checkpoint import Checkpoints, RunState
 from raylab.train.optim import OptimConfig, make_optimizer, make_table_optimizer
 from raylab.train.plan import CheckpointConfig
@@ -38,7 +41,8 @@ class Small:
 def state_of(learner: Small, about: dict[str, int | str] | None = None) -> RunState:
     optim = OptimConfig(rate=0.1, table_rate=0.1)
     optimizers = [make_optimizer(learner.groups(), optim), make_table_optimizer(learner.table, optim)]
-    return RunState(learner, learner.module, optimizers, about or {"seed": 1})  # type: ignore[arg-type]
+    accelerator = open_accelerator("cpu")
+    return RunState(learner, learner.module, optimizers, about or {"seed": 1}, accelerator)  # type: ignore[arg-type]
 
 
 def step(learner: Small, state: RunState, seed: int) -> None:
@@ -124,3 +128,26 @@ def test_a_run_starts_from_another_ones_weights(store: Store, tmp_path: Path) ->
     shutil.rmtree(tmp_path / "a")
     with pytest.raises(RaylabError, match="no checkpoint there"):
         train(replace(other, out=str(tmp_path / "d")))
+
+
+def test_a_worker_that_died_is_not_taken_for_a_damaged_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ProcessRaisedException, match=r"(?s)RuntimeError.*Connection") as caught:
+        run_workers(_load_alone, 2, str(tmp_path))
+    assert "RaylabError" not in str(caught.value)
+
+
+def _load_alone(rank: int, world: int, folder: str) -> None:
+    state = state_of(Small())
+    state.save(Checkpoints(Folder(folder)), 1)
+    if rank == 1:
+        os._exit(0)  # as a kill: nothing is said to the other
+    state.load(Checkpoints(Folder(folder)), 1)
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(Folder(str(tmp_path)))
+    state_of(Small()).save(checkpoints, 1)
+    larger = Small()
+    larger.module = torch.nn.Linear(DIM + 1, DIM)
+    with pytest.raises(RaylabError, match=r"cannot be read \(ValueError: Size mismatch .* of another model"):
+        state_of(larger).load(checkpoints, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +16,8 @@ from raylab.errors import RaylabError
 from raylab.kb.build import BuildConfig, build
 from raylab.storage import Folder
 from raylab.tasks.classes import Classes
+from raylab.train.examples import check_mix, parts_of
+from raylab.train.plan import check
 
 
 def test_labelled_rows_and_all_rows(store: Store, tmp_path: Path) -> None:
@@ -65,3 +68,33 @@ def test_another_schema_version(tmp_path: Path) -> None:
     with pytest.raises(RaylabError, match=r"labels/00000.parquet has schema version 1"):
         prepared(small("mofi_miniworld", store, tmp_path / "out"))
     shutil.rmtree(store.labels)
+
+
+def mixed(store: Store, out: Path, *mix: str) -> dict:
+    config = small("git_oven_miniworld", store, out)
+    return prepared(replace(config, data=replace(config.data, mix=mix))).examples
+
+
+def test_a_files_rows_are_counted_by_group(store: Store, tmp_path: Path) -> None:
+    examples, alike = mixed(store, tmp_path / "a", "*entity_*", "*query_*"), mixed(store, tmp_path / "b")
+    assert sorted({(part.name, part.group) for part in parts_of(examples)}) == [
+        (f"labels/{file:05d}.parquet", group) for file in range(3) for group in range(2)
+    ]
+    assert examples["rows"] == alike["rows"]
+    check_mix(examples, ("*entity_*", "*query_*"), 16)
+
+
+def test_a_group_that_has_too_few_rows(store: Store, tmp_path: Path) -> None:
+    mix = ("*entity_*", "*query_*", "*human*")
+    with pytest.raises(RaylabError, match=r"0 rows of use come from shards that fit '\*human\*'"):
+        check_mix(mixed(store, tmp_path, *mix), mix, 3)
+
+
+def test_a_shard_of_no_group(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(RaylabError, match=r"shard 'query_train' fit none of --data.mix \*entity_\*"):
+        mixed(store, tmp_path, "*entity_*")
+
+
+def test_a_batch_that_cannot_be_halved(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(RaylabError, match=r"--batch 15 cannot be shared by 1 workers in 2 equal parts"):
+        check(small("git_oven_miniworld", store, tmp_path, batch=15))

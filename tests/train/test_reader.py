@@ -26,7 +26,7 @@ from raylab.train.worker import Run
 def reader_of(run: Run, share: Share, held: bool = False) -> Reader:
     config = run.config
     order = Order(parts_of(run.examples, held), config.seed, config.data.window_rows, share.batch)
-    rows = HeldOut(config.data.held_out, held)
+    rows = HeldOut(config.data.held_out, held, () if held else config.data.mix)
     return Reader(config.labels, config.source, config.task.collator(run.context), order, share=share, rows=rows)
 
 
@@ -43,6 +43,18 @@ def test_workers_read_what_one_would(run: Run) -> None:
             np.testing.assert_array_equal(np.concatenate([mine[step][name] for mine in shares]), values)
     assert alone[0]["image_BHWC"].shape == (12, 64, 64, 3)
     assert alone[0]["image_BHWC"].dtype == np.uint8
+
+
+def test_workers_share_each_groups_part_of_a_batch(store: Store, tmp_path: Path) -> None:
+    run = prepared(small("git_oven_miniworld", store, tmp_path, batch=12))
+    rows = {part.group: part.rows for part in parts_of(run.examples)}
+    assert rows[0] > 3 * rows[1] > 0
+    alone = list(batches(reader_of(run, Share(12, 0, 1)).read(range(4)), 12))
+    shares = [list(batches(reader_of(run, Share(12, rank, 3)).read(range(4)), 4)) for rank in range(3)]
+    for step, whole in enumerate(alone):
+        for name, values in whole.items():
+            halves = [np.concatenate([mine[step][name][half] for mine in shares]) for half in (slice(2), slice(2, 4))]
+            np.testing.assert_array_equal(np.concatenate(halves), values)
 
 
 def test_it_begins_at_any_step(run: Run) -> None:

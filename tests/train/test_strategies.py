@@ -28,6 +28,13 @@ def losses(config: TrainConfig, world: int) -> dict[int, float]:
     return {step: point["loss"] for step, point in points.items()}
 
 
+def _looker(rank: int, world: int, run: Run) -> tuple[dict[int, float], list[str]]:
+    """Return the losses, and what was shown of pictures at last."""
+    told = Told(lambda step, point: None)
+    work(run, read_here, told)
+    return {step: point["loss"] for step, point in told.points.items()}, [text for _, text in told.pictures]
+
+
 def mofi(store: Store, tower: Path, out: Path, strategy: str, steps: int = 4) -> TrainConfig:
     """MOFI on a tower without batch statistics, which each worker would have of its own rows."""
     config = small("mofi_miniworld", store, out, steps=steps, batch=8, checkpoint=CheckpointConfig(every=2))
@@ -42,6 +49,22 @@ def test_two_sharded_workers_make_the_steps_of_one(store: Store, tower: Path, tm
     assert both == pytest.approx(alone, rel=1e-3)
     export(prepared(mofi(store, tower, tmp_path / "both", "fsdp")))
     assert (tmp_path / "both" / "model" / "open_clip_model.safetensors").exists()
+
+
+def test_two_sharded_workers_say_of_pictures_what_one_says(store: Store, tower: Path, tmp_path: Path) -> None:
+    """And go on as if they had not been asked."""
+    made = small("git_miniworld", store, tmp_path / "alone", batch=8)
+    track = replace(made.track, evaluate_every=2, samples=3)
+    task = replace(made.task, encoder=replace(made.task.encoder, name=str(tower)))  # type: ignore[attr-defined, type-var]
+    alone = replace(made, task=task, track=track, data=replace(made.data, held_out=0.3))
+    alone = replace(alone, optim=replace(made.optim, warmup_steps=1))
+    losses, said = _looker(0, 1, prepared(alone))
+    both = replace(alone, out=str(tmp_path / "both"), parallel=ParallelConfig(threads=1, strategy="fsdp"))
+    (found, shown), (_, none) = run_workers(_looker, 2, prepared(both))
+    assert len(said) == 3
+    assert shown == said
+    assert none == []
+    assert found == pytest.approx(losses, rel=1e-3)
 
 
 def test_a_run_goes_on_with_another_number_of_workers(store: Store, tower: Path, tmp_path: Path) -> None:

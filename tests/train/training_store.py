@@ -66,7 +66,8 @@ def _jpeg(one: Sample) -> bytes:
 
 def _row(one: Sample, pictures: str) -> dict:
     key = f"{one.index:09d}"
-    row = {"row_id": row_id("shard", key), "shard": "shard", "key": key}
+    shard = "query_train" if len(one.entity_ids) > 1 else "entity_train"
+    row = {"row_id": row_id("shard", key), "shard": shard, "key": key}
     row["image"] = {"uri": pictures, "offset": one.index, "size": -1}
     row |= {"caption": one.caption.text if one.index % 40 else "", "truth": list(one.entity_ids), "score": 1.0}
     if one.entity_ids:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,17 +17,43 @@ if TYPE_CHECKING:
 
 
 class Accelerator(Protocol):
-    """A process's device.
+    """A process's device, or devices that it sees as one.
 
     Attributes:
         name: as on the command line.
         device: of this process.
-        backend: torch.distributed's, for many workers.
+        devices: the rows of a pass are shared among so many in this process.
+        writes: whether this process has a part in writing a checkpoint.
+        describes: whether the first worker can look at rows that the others do not look at.
     """
 
     name: str
     device: torch.device
-    backend: str
+
+    @property
+    def devices(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def writes(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def describes(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def rank(self) -> int:
+        """This process's number among those that read rows."""
+        ...
+
+    @property
+    def world(self) -> int:
+        """How many processes read rows."""
+        ...
 
     def place(self, learner: Learner) -> None:
         """Move a learner's network and table to the device."""
@@ -37,22 +63,43 @@ class Accelerator(Protocol):
         """Return the learner's module for many workers: replicated or sharded, compiled where that is asked for."""
         ...
 
+    def settle(self, learner: Learner, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Lay out again what was read from a checkpoint as `wrap` laid it out."""
+        ...
+
     def autocast(self, precision: str) -> AbstractContextManager[None]:
         """Return the context of the forward pass."""
         ...
 
-    def to_device(self, batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        """Return a batch's arrays as tensors on the device."""
+    def to_device(self, batch: Mapping[str, np.ndarray], split: bool = True) -> dict[str, Tensor]:
+        """Return a batch's arrays as tensors on the device.
+
+        Args:
+            batch: this process's rows.
+            split: give each of several devices its part of the rows, instead of all of them.
+        """
+        ...
+
+    def to_host(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a run's state with tensors that torch.distributed.checkpoint writes from, or reads into."""
         ...
 
     def seed(self, *key: int) -> None:
         """Make all that is random from here on depend on `key` alone."""
         ...
 
+    def submit(self) -> None:
+        """Let the device do what was called since the last time, where it does not do so by itself."""
+        ...
+
+    def stack(self, values: Sequence[Tensor]) -> Tensor:
+        """Return submitted tensors of one shape, stacked, to be computed with outside of the steps."""
+        ...
+
     def synchronise(self) -> None:
         """Wait until the device has done what it was told."""
         ...
 
-    def memory(self) -> int:
-        """Return the most bytes that the process had on the device, or as its resident set."""
+    def measures(self) -> dict[str, float]:
+        """Return ``memory_gb``, the most that the process had on the device or as its resident set, and others."""
         ...

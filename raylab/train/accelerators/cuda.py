@@ -10,21 +10,18 @@ import numpy as np
 import torch
 
 from raylab.errors import RaylabError
-from raylab.train.accelerators.wrapping import wrap
-from raylab.train.order import generator
+from raylab.train.accelerators.eager import EagerAccelerator
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from raylab.tasks.base import Learner
-    from raylab.train.plan import ParallelConfig
 
 
-class CudaAccelerator:
+class CudaAccelerator(EagerAccelerator):
     """See `base.Accelerator`. Ray shows a worker its own GPUs alone, so the first one that is seen is its own."""
 
     name = "cuda"
-    backend = "nccl"
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
@@ -38,27 +35,19 @@ class CudaAccelerator:
         if learner.table is not None:
             learner.table.to(self.device)
 
-    def wrap(self, learner: Learner, parallel: ParallelConfig) -> nn.Module:
-        """See `base.Accelerator`."""
-        return wrap(learner, parallel, self.device)
-
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
         """Bfloat16 where it is asked for."""
         return torch.autocast("cuda", torch.bfloat16) if precision == "bf16" else nullcontext()
 
-    def to_device(self, batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    def to_device(self, batch: Mapping[str, np.ndarray], split: bool = True) -> dict[str, Tensor]:
         """From pinned memory, while the device works on."""
         tensors = {name: torch.from_numpy(np.require(values, requirements="W")) for name, values in batch.items()}
         return {name: value.pin_memory().to(self.device, non_blocking=True) for name, value in tensors.items()}
-
-    def seed(self, *key: int) -> None:
-        """See `base.Accelerator`."""
-        torch.manual_seed(int(generator(*key).integers(2**63)))
 
     def synchronise(self) -> None:
         """See `base.Accelerator`."""
         torch.cuda.synchronize(self.device)
 
-    def memory(self) -> int:
-        """Bytes that torch had from the GPU at the most."""
-        return torch.cuda.max_memory_reserved(self.device)
+    def measures(self) -> dict[str, float]:
+        """What torch had from the GPU at the most."""
+        return {"memory_gb": torch.cuda.max_memory_reserved(self.device) / 1e9}

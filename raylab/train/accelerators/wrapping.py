@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from raylab.models.distributed import mean
 
@@ -38,7 +41,6 @@ def wrap(learner: Learner, parallel: ParallelConfig, device: torch.device) -> nn
 
 def _shard(learner: Learner, device: torch.device) -> nn.Module:
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     # FSDP2 shards no other memory format
@@ -49,3 +51,19 @@ def _shard(learner: Learner, device: torch.device) -> nn.Module:
     for unit in learner.shard_units():
         fully_shard(unit, mesh=mesh)
     return cast(nn.Module, fully_shard(learner.module, mesh=mesh, ignored_params=scalars))
+
+
+@contextmanager
+def whole(module: nn.Module) -> Iterator[None]:
+    """Give every worker all of a sharded network for a while; all workers call it. What is not sharded stays as it is.
+
+    FSDP2 gathers a block when it is called. Decoding reaches into blocks by other ways, and step after step.
+    """
+    units = [one for one in module.modules() if isinstance(one, FSDPModule)]
+    for unit in units:
+        unit.unshard()
+        unit.set_reshard_after_forward(False, recurse=False)
+    yield
+    for unit in units:
+        unit.set_reshard_after_forward(unit is not module, recurse=False)  # the root stays: FSDP2's own choice
+        unit.reshard()
