@@ -108,14 +108,24 @@ def _nodes() -> int:
 
 
 def _check_resources(cpus: float, gpus: float) -> None:
-    has = {name: ray.cluster_resources().get(name, 0.0) for name in ("CPU", "GPU")}
-    if gpus > has["GPU"]:
+    if gpus > resource("GPU"):
         raise RaylabError(
-            f"The pools need {gpus:g} GPUs and this Ray has {has['GPU']:g}: "
+            f"The pools need {gpus:g} GPUs and this Ray has {resource('GPU'):g}: "
             "set --pools.<step>.num-gpus 0, or start the job on a cluster that has them."
         )
-    if cpus > has["CPU"]:
-        logger.warning("the pools need %g CPUs, the cluster has %g now: waiting for it to grow", cpus, has["CPU"])
+    has = ray.cluster_resources()
+    for name, needed in (("CPU", cpus), ("GPU", gpus)):
+        if needed > has.get(name, 0):
+            now = has.get(name, 0)
+            logger.warning("the job needs %g %ss, the cluster has %g now: waiting for it to grow", needed, name, now)
+
+
+def resource(name: str) -> float:
+    """Return how much of a resource the cluster has, or can grow to, as far as Ray's autoscaler tells (its v2 does)."""
+    from ray._private.state import state
+
+    most = state.get_max_resources_from_cluster_config() or {}
+    return max(ray.cluster_resources().get(name, 0.0), most.get(name, 0.0))
 
 
 @contextlib.contextmanager

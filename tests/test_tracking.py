@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -26,3 +29,25 @@ def test_what_wandb_keeps_on_this_host_ends_in_a_bucket(tmp_path: Path, monkeypa
     again = Tracker(out, "", {}, start=1)
     assert again.last == {"loss": 2.0}
     again.close()
+
+
+ENDED_AS_RAY_ENDS_WORKERS = """
+import os, sys
+import numpy as np
+from raylab.storage import Folder
+from raylab.tracking import Tracker, clear_temporary
+tracker = Tracker(Folder(sys.argv[1]), "raylab", {})
+tracker.add_images("held_out", [(np.zeros((4, 4, 3), np.uint8), "a picture")])
+tracker.close()
+clear_temporary()
+os._exit(0)
+"""
+
+
+def test_a_process_that_is_ended_leaves_nothing_of_wandbs(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    line = [sys.executable, "-c", ENDED_AS_RAY_ENDS_WORKERS, str(tmp_path / "run")]
+    environment = os.environ | {"WANDB_MODE": "offline", "TMPDIR": str(tmp_path / "tmp")}
+    subprocess.run(line, check=True, env=environment, capture_output=True, timeout=120)
+    assert list((tmp_path / "run").glob("wandb/offline-run-*/files/media/images/*.png"))
+    assert not list((tmp_path / "tmp").glob("*wandb-*"))

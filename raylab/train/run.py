@@ -22,7 +22,7 @@ import ray
 from raylab.config import differences, to_dict
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
-from raylab.session import READ_CPUS, plain_errors, session
+from raylab.session import READ_CPUS, plain_errors, resource, session
 from raylab.storage import Folder, check_seen
 from raylab.tracking import Tracker, clear_temporary
 from raylab.train.examples import EXAMPLES, check_mix, part_names, survey_part, write_survey
@@ -132,7 +132,7 @@ def _bound(config: dict[str, Any]) -> dict[str, Any]:
 def _gpus(config: TrainConfig) -> float:
     """Return the GPUs of a worker."""
     if config.accelerator == "auto":
-        return 1.0 if ray.is_initialized() and ray.cluster_resources().get("GPU") else 0.0
+        return 1.0 if ray.is_initialized() and resource("GPU") else 0.0
     return 1.0 if config.accelerator == "cuda" else 0.0
 
 

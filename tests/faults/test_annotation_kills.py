@@ -60,6 +60,7 @@ def check(labels: str, out: str) -> None:
     assert kills.leftovers(out) == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # a driver's death takes Ray a while to notice
 def test_a_killed_sender_and_a_killed_driver_ask_for_no_answer_again(kb, tmp_path):
     rows, at_death, rng = 120, [], random.Random(1)

@@ -19,6 +19,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.tpu import get_tpu_coordinator_env_vars, get_tpu_worker_resources
 
 from raylab.errors import RaylabError
+from raylab.session import resource
 from raylab.train.plan import ParallelConfig, TrainConfig
 
 
@@ -36,7 +37,7 @@ def make_trainer(work: Callable[[], Any], config: TrainConfig, gpus: float, run_
     """
     parallel = config.parallel
     workers: Any = (parallel.workers, parallel.most_workers) if parallel.most_workers else parallel.workers
-    if config.accelerator == "xla" or (config.accelerator == "auto" and not gpus and _tpus()):
+    if config.accelerator == "xla" or (config.accelerator == "auto" and not gpus and resource("TPU")):
         scaling, backend = _xla_scaling(workers, parallel), XlaConfig(tpu=bool(parallel.topology))
         return DataParallelTrainer(work, backend_config=backend, scaling_config=scaling, run_config=run_config)
     asked = {"CPU": parallel.cpus, "GPU": gpus}
@@ -48,15 +49,11 @@ def make_trainer(work: Callable[[], Any], config: TrainConfig, gpus: float, run_
     )
 
 
-def _tpus() -> float:
-    return ray.cluster_resources().get("TPU", 0.0)
-
-
 def _xla_scaling(workers: Any, parallel: ParallelConfig) -> ScalingConfig:
     """Whole slices where there is a topology; else one worker on XLA's CPU device."""
     asked = {"CPU": parallel.cpus}
     if not parallel.topology:
-        if _tpus():
+        if resource("TPU"):
             raise RaylabError(
                 "The cluster has TPUs: say which slices, such as --parallel.topology 4x4 --parallel.tpu TPU-V6E "
                 "--parallel.workers 4, a worker a host."

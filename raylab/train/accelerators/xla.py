@@ -11,6 +11,7 @@ shape, another number of operations) are compiled first, which takes seconds to 
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +27,7 @@ from torch_xla import runtime
 from torch_xla.core import xla_model
 from torch_xla.debug import metrics
 from torch_xla.distributed import spmd
+from torch_xla.utils.checkpoint import checkpoint
 
 from raylab.errors import RaylabError
 from raylab.train.accelerators.cpu import resident_bytes
@@ -53,7 +55,9 @@ class XlaAccelerator:
     def __init__(self, cache: str = "") -> None:
         known = torch_xla._XLAC._xla_computation_cache_is_initialized()
         if cache and not known and runtime.device_type() == "TPU":  # XLA's CPU device cannot read what it wrote
-            runtime.initialize_cache(str(Path(cache).expanduser()))
+            folder = Path(cache).expanduser()
+            folder.mkdir(parents=True, exist_ok=True)
+            runtime.initialize_cache(str(folder))
         if not runtime.is_spmd():
             runtime.use_spmd()
         if torch_xla.backends.get_mat_mul_precision() == "default":
@@ -80,11 +84,11 @@ class XlaAccelerator:
         """
         if parallel.compile:
             raise RaylabError("--parallel.compile is not for --accelerator xla: there, all steps are compiled.")
-        if parallel.checkpoint_activations:
-            learner.checkpoint_activations()
         self._cuts = parallel.strategy == "fsdp"
-        if self._cuts:
-            for unit in learner.shard_units():  # one unit's gradients are joined while the next ones are computed
+        for unit in learner.shard_units():
+            if parallel.checkpoint_activations:
+                _compute_again(unit)
+            if self._cuts:  # one unit's gradients are joined while the next ones are computed
                 spmd.apply_backward_optimization_barrier(unit)
         self.settle(learner, [])
         return learner.module
@@ -177,6 +181,24 @@ def _mesh(slices: int) -> Any:
         return spmd.Mesh(np.arange(devices), (1, devices), (SLICE, DEVICE))
     inner, outer = (1, devices // slices), (slices, 1)
     return spmd.HybridMesh(ici_mesh_shape=inner, dcn_mesh_shape=outer, axis_names=(SLICE, DEVICE))
+
+
+def _compute_again(unit: nn.Module) -> None:
+    """Have a block compute its activations again in the backward pass, as torch.utils.checkpoint cannot on XLA.
+
+    A block with batch statistics keeps its activations: it would count each batch twice.
+    """
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in unit.modules()):
+        return
+    forward = unit.forward
+    signature = inspect.signature(forward)
+
+    def again(*arguments: Any, **named: Any) -> Any:
+        bound = signature.bind(*arguments, **named)
+        bound.apply_defaults()
+        return checkpoint(forward, *bound.args) if torch.is_grad_enabled() else forward(*bound.args)
+
+    unit.forward = again
 
 
 def _longest(parameter: Tensor, parts: int) -> int | None:
