@@ -76,7 +76,8 @@ def asked(questions: Store) -> list[str]:
 
 
 def test_it_begins_with_another_runs_weights_and_learns(questions: Store, before: Path, tmp_path: Path) -> None:
-    tuned = train(fine_tuning(questions, tmp_path / "tuned", init=str(before), steps=16))
+    config = fine_tuning(questions, tmp_path / "tuned", init=str(before), steps=16)
+    tuned = train(replace(config, optim=replace(config.optim, rate=5e-4)))  # in so few steps it shows
     alone = train(fine_tuning(questions, tmp_path / "alone", steps=2))
     assert tuned[1]["loss"] == tuned[1]["questions"] < alone[1]["loss"]
     assert np.mean([tuned[step]["loss"] for step in (14, 15, 16)]) < tuned[1]["loss"]
