@@ -21,6 +21,7 @@ def account(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         for name, value in FAKE.items():
             patch.setenv(name, value)
+        patch.delenv("AWS_ENDPOINT_URL", raising=False)  # of the tests' own storage
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         import boto3
 
