@@ -66,6 +66,7 @@ def test_parameters_and_moments_are_cut_over_the_mesh(run: Run) -> None:
             shard = spmd.wrap_if_sharded(tensor).local_shards[0]
             assert shard.data.numel() < 0.3 * tensor.numel()
     host = state._state()
+    assert is_cut(learner.table.weight)
     assert host["table"]["weight"].shape == learner.table.weight.shape
     assert all(value.device.type == "cpu" for value in host["model"].values())
 

@@ -23,7 +23,7 @@ import torch
 import torch_xla
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
-from torch_xla import runtime
+from torch_xla import backends, runtime
 from torch_xla.core import xla_model
 from torch_xla.debug import metrics
 from torch_xla.distributed import spmd
@@ -60,8 +60,8 @@ class XlaAccelerator:
             runtime.initialize_cache(str(folder))
         if not runtime.is_spmd():
             runtime.use_spmd()
-        if torch_xla.backends.get_mat_mul_precision() == "default":
-            torch_xla.backends.set_mat_mul_precision("high")  # of float32, on TPUs: three passes of bfloat16
+        if backends.get_mat_mul_precision() == "default":
+            backends.set_mat_mul_precision("high")  # of float32, on TPUs: three passes of bfloat16
         self.device = torch_xla.device()
         self.devices = runtime.addressable_runtime_device_count()
         self.rank, self.world = runtime.process_index(), runtime.process_count()
@@ -137,7 +137,7 @@ class XlaAccelerator:
         if tensor.device.type != "xla":
             return tensor
         if is_cut(tensor):
-            tensor = tensor.detach().clone()
+            tensor = tensor.detach() * 1  # a clone would share the data, and how they lie
             spmd.mark_sharding(tensor, self._mesh, (None,) * tensor.ndim)
             torch_xla.sync()
         return tensor.detach().cpu()
