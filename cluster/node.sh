@@ -58,9 +58,15 @@ start() {
   ray start "$@"
 }
 
+# On a spot machine: Ray hears of its end when the cloud announces it.
+watch_spot() {
+  pkill -u "$(id -u)" -f -- '-m raylab\.spot ' || true
+  nohup python -m raylab.spot "$RAY_HEAD_IP:6379" >spot.log 2>&1 </dev/null &
+}
+
 case "${1:-}" in
   setup) setup "${2:?which extras of pyproject.toml?}" ;;
   head) shift && start --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config="$HOME/ray_bootstrap_config.yaml" "$@" ;;
-  worker) shift && start --address="${RAY_HEAD_IP:?}:6379" "$@" ;;
+  worker) shift && start --address="${RAY_HEAD_IP:?}:6379" "$@" && watch_spot ;;
   *) die "setup EXTRAS, head or worker, not: ${1:-nothing}" ;;
 esac

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,8 +62,9 @@ def node(*words: str, home: Path, **env: str) -> subprocess.CompletedProcess[str
     shutil.copy(CLUSTER / "node.sh", project / "cluster")
     ray = home / "bin/ray"
     ray.parent.mkdir(exist_ok=True)
-    ray.write_text('#!/bin/sh\necho "$RAY_AUTH_MODE $*" >> "$HOME/calls"\n')
-    ray.chmod(0o755)
+    for program in (ray, ray.with_name("python")):
+        program.write_text('#!/bin/sh\necho "$RAY_AUTH_MODE $*" >> "$HOME/calls"\n')
+        program.chmod(0o755)
     (project / ".venv/bin/activate").write_text(f"PATH={ray.parent}:$PATH\n")
     line = ["bash", str(project / "cluster/node.sh"), *words]
     env = {"HOME": str(home), "PATH": os.environ["PATH"]} | env
@@ -97,8 +100,17 @@ def test_the_head_asks_for_the_token_and_listens_on_loopback(tmp_path):
 def test_a_worker_joins_the_head_that_ray_names(tmp_path):
     give_token(tmp_path)
     assert node("worker", home=tmp_path, RAY_HEAD_IP="10.0.0.2").returncode == 0
-    assert (tmp_path / "calls").read_text().splitlines()[1] == "token start --address=10.0.0.2:6379"
+    calls = tmp_path / "calls"
+    assert calls.read_text().splitlines()[1] == "token start --address=10.0.0.2:6379"
+    wait_for(lambda: calls.read_text().splitlines()[2:] == ["token -m raylab.spot 10.0.0.2:6379"])
     assert node("worker", home=tmp_path).returncode != 0
+
+
+def wait_for(reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_what_it_does_not_know_is_refused(tmp_path):

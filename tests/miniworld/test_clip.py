@@ -7,6 +7,7 @@ import pytest
 
 from raylab.errors import RaylabError
 from raylab.models.clip import ClipEncoder
+from raylab.models.text import Tokenizer, TokenizerConfig
 from raylab.sources.miniworld.entities import ENTITIES, PICTURED
 from raylab.sources.miniworld.make_clip import (
     SHIPPED,
@@ -79,6 +80,13 @@ def test_the_end_of_a_text_has_the_highest_number():
     tokenizer = make_tokenizer(["a flag of France", "signal flag Lima"] * 20, 400)
     numbers = tokenizer(["a flag", "of Lima and more"], padding=True)["input_ids"]
     assert all(max(row) == tokenizer.eos_token_id == len(tokenizer) - 1 for row in numbers)
+
+
+def test_a_text_comes_back_from_its_tokens():
+    made = make_tokenizer(["a flag of France"] * 20, 400)
+    for tokenizer in (made, Tokenizer(TokenizerConfig(str(SHIPPED))).model):
+        ids = tokenizer("a flag of France, here")["input_ids"]
+        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "a flag of france, here"
 
 
 @pytest.mark.parametrize("settings", [{"first_seed": 7}, {"worlds": 1, "rows_per_world": 100}])

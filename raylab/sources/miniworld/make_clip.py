@@ -127,7 +127,7 @@ def make_tokenizer(captions: list[str], vocabulary: int) -> Any:
     Returns:
         A transformers ``PreTrainedTokenizerFast``.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE(unk_token=None, byte_fallback=False))
@@ -135,6 +135,7 @@ def make_tokenizer(captions: list[str], vocabulary: int) -> Any:
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split("_", "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=True)]
     )
+    bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - 3, min_frequency=10, initial_alphabet=alphabet, show_progress=False

@@ -1,0 +1,109 @@
+"""A spot machine hears of its end from its cloud's metadata server, and tells Ray."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from raylab import spot
+
+AWS = "/latest/meta-data/"
+GOOGLE = "/computeMetadata/v1/instance/"
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """Answers as both clouds do: without the token, or the header, it refuses."""
+
+    told: dict[str, str]
+
+    def do_PUT(self) -> None:
+        life = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds")
+        self._say("a-token" if self.path == "/latest/api/token" and life else None)
+
+    def do_GET(self) -> None:
+        google = self.path.startswith(GOOGLE) and self.headers.get("Metadata-Flavor") == "Google"
+        amazon = self.path.startswith(AWS) and self.headers.get("X-aws-ec2-metadata-token") == "a-token"
+        self._say(self.told.get(self.path) if google or amazon else None)
+
+    def _say(self, text: str | None) -> None:
+        self.send_response(200 if text is not None else 404)
+        self.end_headers()
+        self.wfile.write((text or "").encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def metadata(told: dict[str, str]) -> Iterator[str]:
+    handler = type("Told", (Metadata,), {"told": told})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def in_seconds(seconds: float) -> str:
+    end = datetime.now(UTC) + timedelta(seconds=seconds)
+    return json.dumps({"action": "terminate", "time": end.strftime("%Y-%m-%dT%H:%M:%SZ")})
+
+
+def test_amazons_notice() -> None:
+    told = {f"{AWS}instance-life-cycle": "spot"}
+    with metadata(told) as server:
+        cloud = spot.Aws(server)
+        assert cloud.spot()
+        assert cloud.seconds_left() is None
+        told[f"{AWS}spot/instance-action"] = in_seconds(120)
+        assert cloud.seconds_left() == pytest.approx(120, abs=5)
+        told[f"{AWS}instance-life-cycle"] = "on-demand"
+        assert not cloud.spot()
+
+
+def test_googles_notice() -> None:
+    told = {f"{GOOGLE}scheduling/preemptible": "TRUE", f"{GOOGLE}preempted": "FALSE"}
+    with metadata(told) as server:
+        cloud = spot.Google(server)
+        assert cloud.spot()
+        assert cloud.seconds_left() is None
+        told[f"{GOOGLE}preempted"] = "TRUE"
+        assert cloud.seconds_left() == 30
+        told[f"{GOOGLE}scheduling/preemptible"] = "FALSE"
+        assert not cloud.spot()
+
+
+def test_a_machine_in_no_cloud_is_not_watched(capsys: pytest.CaptureFixture[str]) -> None:
+    with metadata({}) as server:
+        spot.main("127.0.0.1:1", (spot.Aws(server), spot.Google(server), spot.Aws("http://127.0.0.1:1")))
+    assert "not a spot machine" in capsys.readouterr().out
+
+
+def test_without_a_node_of_ray_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spot, "node_id", lambda: None)
+    assert not spot.watch(spot.Google("http://127.0.0.1:1"), "127.0.0.1:1")
+
+
+def test_ray_hears_of_the_end() -> None:
+    """On a cluster of its own: the node is not used any more afterwards."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        going = cluster.add_node(num_cpus=1, dashboard_agent_listen_port=None)
+        told = {f"{AWS}instance-life-cycle": "spot", f"{AWS}spot/instance-action": in_seconds(100)}
+        with metadata(told) as server, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(spot, "node_id", lambda: going.node_id)  # two nodes are on this machine
+            assert spot.watch(spot.Aws(server), cluster.address)
+        client = GcsClient(address=cluster.address)
+        (node,) = [one for one in client.get_all_node_info().values() if one.node_id.hex() == going.node_id]
+        assert node.state_snapshot.state == node.state_snapshot.DRAINING
+    finally:
+        cluster.shutdown()
