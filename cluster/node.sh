@@ -58,15 +58,29 @@ start() {
   ray start "$@"
 }
 
+# Ray's autoscaler keeps to itself how far the cluster can grow; jobs and Ray Train want to know whether GPUs will come.
+tell_ceiling() {
+  python -m raylab.ceiling "$1" 127.0.0.1:6379 || echo "node.sh: nobody can tell how far this cluster grows: jobs wait for it" >&2
+}
+
 # On a spot machine: Ray hears of its end when the cloud announces it.
 watch_spot() {
   pkill -u "$(id -u)" -f -- '-m raylab\.spot ' || true
   nohup python -m raylab.spot "$RAY_HEAD_IP:6379" >spot.log 2>&1 </dev/null &
 }
 
-case "${1:-}" in
-  setup) setup "${2:?which extras of pyproject.toml?}" ;;
-  head) shift && start --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config="$HOME/ray_bootstrap_config.yaml" "$@" ;;
-  worker) shift && start --address="${RAY_HEAD_IP:?}:6379" "$@" && watch_spot ;;
-  *) die "setup EXTRAS, head or worker, not: ${1:-nothing}" ;;
+# Not in a list with &&: `set -e` would be off within what stands there.
+what="${1:-}"
+shift || true
+case "$what" in
+  setup) setup "${1:?which extras of pyproject.toml?}" ;;
+  head)
+    start --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config="$HOME/ray_bootstrap_config.yaml" "$@"
+    tell_ceiling "$HOME/ray_bootstrap_config.yaml"
+    ;;
+  worker)
+    start --address="${RAY_HEAD_IP:?}:6379" "$@"
+    watch_spot
+    ;;
+  *) die "setup EXTRAS, head or worker, not: ${what:-nothing}" ;;
 esac

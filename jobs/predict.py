@@ -19,13 +19,14 @@ def main(args: list[str]) -> int:
     """Run the job; return the exit status: 1 where an image was refused."""
     try:
         config = parse({"predict": PredictConfig}, "predict", args, "Name the entities in images.")
-        answers = predict(config)
+        refused = False
+        for answer in predict(config):
+            print(json.dumps(answer, ensure_ascii=False), flush=True)
+            refused |= "refused" in answer
     except RaylabError as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2
-    for answer in answers:
-        print(json.dumps(answer, ensure_ascii=False))
-    return int(any("refused" in answer for answer in answers))
+    return int(refused)
 
 
 if __name__ == "__main__":

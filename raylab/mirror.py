@@ -39,8 +39,7 @@ def local_copy(uri: str) -> Path:
     from raylab.sources.filesystem import list_files
 
     files = list_files(uri)
-    key = fingerprint([uri.rstrip("/"), *([file.name, file.version] for file in files)])
-    place = cache() / key / uri.rstrip("/").rsplit("/", 1)[-1]
+    place = copy_of(uri, files)
     if place.exists():
         return place
     try:
@@ -55,6 +54,12 @@ def local_copy(uri: str) -> Path:
             "Free some space, or set XDG_CACHE_HOME to a larger disk on every node."
         ) from error
     return place
+
+
+def copy_of(uri: str, files: list[File]) -> Path:
+    """Return where the copy of a folder with these files is, or will be."""
+    key = fingerprint([uri.rstrip("/"), *([file.name, file.version] for file in files)])
+    return cache() / key / uri.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _fetch(uri: str, files: list[File], place: Path) -> None:

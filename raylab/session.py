@@ -7,14 +7,17 @@ import gc
 import logging
 import math
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from importlib import import_module
+from threading import Event, Thread
 
 import ray
 from ray.exceptions import RayError
 
+from raylab.ceiling import can_grow, resource
 from raylab.errors import RaylabError
 from raylab.storage import refuse_local
 
@@ -26,6 +29,9 @@ everything else on the machine."""
 
 READ_CPUS = 0.5
 """What a read task of Ray Data asks for: a reader waits for storage much of the time."""
+
+LOOK_S = 5.0
+"""Seconds between two looks at a cluster's head, and for which one look waits."""
 
 RAY_DATA_NOTE = "\nFailed to apply UDF transform"
 """What Ray Data writes behind the message of an exception of ours."""
@@ -60,27 +66,28 @@ def session(
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # our own lines tell progress
     if ray.is_initialized():
-        refuse_local(places or {}, _nodes(), shared_disk)
+        refuse_local(places or {}, nodes(), shared_disk, works_elsewhere())
         yield lambda: None
         return
-    with ThreadPoolExecutor(1) as aside:
+    with ThreadPoolExecutor(1) as aside, contextlib.ExitStack() as stack:
         # Ray's start is mostly waiting for its processes: what each job needs next is imported meanwhile
         aside.submit(import_module, "raylab.streams")
-        _start(cpus, worker_logs)
+        if _start(cpus, worker_logs):
+            stack.enter_context(_head_watched(ray.get_runtime_context().gcs_address))
         leave = cache(partial(_let_go, aside))
         try:
-            refuse_local(places or {}, _nodes(), shared_disk)
+            refuse_local(places or {}, nodes(), shared_disk, works_elsewhere())
             _check_resources(cpus, gpus)
             yield leave
         finally:
             leave().result()
 
 
-def _start(cpus: float, worker_logs: bool) -> None:
-    """Connect to the cluster, or start a Ray of our own."""
-    if os.environ.get("RAY_ADDRESS"):  # set by `ray job submit`
+def _start(cpus: float, worker_logs: bool) -> bool:
+    """Connect to the cluster, or start a Ray of our own; tell whether it is a cluster."""
+    if on_cluster():
         ray.init(logging_level=logging.ERROR, log_to_driver=worker_logs)
-        return
+        return True
     own = max(os.cpu_count() or 1, math.ceil(cpus))
     ray.init(
         address="local",
@@ -90,6 +97,44 @@ def _start(cpus: float, worker_logs: bool) -> None:
         log_to_driver=worker_logs,
         _system_config=OWN_RAY,
     )
+    return False
+
+
+def on_cluster() -> bool:
+    """Return whether this job was submitted to a cluster, by `ray job submit` or by the environment's address."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+@contextlib.contextmanager
+def _head_watched(address: str) -> Iterator[None]:
+    """Say so when the cluster's head does not answer: Ray waits for it, then ends this process in words of its own."""
+    over = Event()
+    Thread(target=_watch, args=(address, over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _watch(address: str, over: Event) -> None:
+    misses = 0
+    while not over.wait(LOOK_S):
+        misses = 0 if _answers(address) else misses + 1
+        if misses == 2:
+            logger.error(
+                "the cluster's head, %s, does not answer. Ray waits for it, a minute if nothing else was set, and then "
+                "ends this job. What was committed stays: start the same line on a new cluster.",
+                address,
+            )
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), LOOK_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _let_go(aside: ThreadPoolExecutor) -> Future[None]:
@@ -102,30 +147,49 @@ def _let_go(aside: ThreadPoolExecutor) -> Future[None]:
     return aside.submit(ray.shutdown)
 
 
-def _nodes() -> int:
+def nodes() -> int:
     """Return how many nodes the cluster has now. One that comes later finds out itself: see `storage.check_seen`."""
     return sum(node["Alive"] for node in ray.nodes())
+
+
+def works_elsewhere() -> bool:
+    """Tell whether nodes that are not there yet will do the work: this one offers no CPU, or the cluster can grow."""
+    return not ray.cluster_resources().get("CPU") or can_grow()
+
+
+def auto_accelerator() -> str:
+    """Return what the cluster trains on: ``cuda``, ``xla`` or ``cpu``; what it has comes before what it can grow to.
+
+    Raises:
+        RaylabError: it can grow, and nobody can tell to what.
+    """
+    kinds = {"GPU": "cuda", "TPU": "xla"}
+    now = ray.cluster_resources()
+    most = {name: now.get(name, 0.0) for name in kinds}
+    if not any(most.values()):
+        most = {name: resource(name) for name in kinds}
+    if math.inf in most.values():
+        raise RaylabError(
+            "--accelerator auto: this cluster has neither GPUs nor TPUs now, it can grow, and nobody can tell to what. "
+            "Say --accelerator cuda, xla or cpu."
+        )
+    return next((kinds[name] for name in kinds if most[name]), "cpu")
 
 
 def _check_resources(cpus: float, gpus: float) -> None:
     if gpus > resource("GPU"):
         raise RaylabError(
-            f"The pools need {gpus:g} GPUs and this Ray has {resource('GPU'):g}: "
-            "set --pools.<step>.num-gpus 0, or start the job on a cluster that has them."
+            f"The job's actors need {gpus:g} GPUs and this Ray has {resource('GPU'):g}: set --pools.<step>.num-gpus 0 "
+            "(labels) or --device cpu (evaluation), or start the job on a cluster that has them."
         )
     has = ray.cluster_resources()
     for name, needed in (("CPU", cpus), ("GPU", gpus)):
         if needed > has.get(name, 0):
             now = has.get(name, 0)
-            logger.warning("the job needs %g %ss, the cluster has %g now: waiting for it to grow", needed, name, now)
-
-
-def resource(name: str) -> float:
-    """Return how much of a resource the cluster has, or can grow to, as far as Ray's autoscaler tells (its v2 does)."""
-    from ray._private.state import state
-
-    most = state.get_max_resources_from_cluster_config() or {}
-    return max(ray.cluster_resources().get(name, 0.0), most.get(name, 0.0))
+            text = (
+                "the job needs %g %ss, the cluster has %g now: waiting for it to grow (see ray status)"
+            )
+            logger.warning(text, needed, name, now)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,23 +150,25 @@ def is_one_hosts(address: str) -> bool:
     return address.startswith(("file:", "local:")) or (bool(address) and "://" not in address)
 
 
-def refuse_local(places: Mapping[str, str], nodes: int, shared_disk: bool) -> None:
+def refuse_local(places: Mapping[str, str], nodes: int, shared_disk: bool, elsewhere: bool = False) -> None:
     """Refuse paths that the nodes of a cluster would each look up on a disk of their own.
 
     Args:
         places: flag -> path or address, empty where it is not given.
-        nodes: of the cluster.
+        nodes: of the cluster, now.
         shared_disk: the user says that these paths lie on a disk that all nodes mount at the same place.
+        elsewhere: the work will be done by nodes that are not there yet.
 
     Raises:
         RaylabError: a path of one host, and several nodes.
     """
     local = {flag: place for flag, place in places.items() if is_one_hosts(place)}
-    if nodes < 2 or shared_disk or not local:
+    if (nodes < 2 and not elsewhere) or shared_disk or not local:
         return
     named = ", ".join(f"{flag} {place}" for flag, place in local.items())
+    has = f"has {nodes} nodes" if nodes > 1 else "starts more nodes for the work"
     raise RaylabError(
-        f"This cluster has {nodes} nodes, and each would look on its own disk for {named}. Give an address that all "
+        f"This cluster {has}, and each would look on its own disk for {named}. Give an address that all "
         "reach (s3://bucket/..., gs://, abfs://); or, where the path is a disk that every node mounts at the same "
         "place (NFS, Lustre, FSx), say so with --shared-disk."
     )
@@ -185,3 +187,21 @@ def check_seen(folder: Folder, name: str, host: str) -> None:
             f"Node {host} does not see {folder.uri}/{name}, which the driver wrote: not all nodes share the path. "
             "Give an address that all reach (s3://bucket/...), or mount the disk on every node."
         )
+
+
+def check_listed(paths: Iterable[str], host: str) -> None:
+    """Refuse to work where files that the driver listed are not to be seen: it is another disk, and they are not lost.
+
+    Args:
+        paths: files of the input; addresses that all hosts reach are passed over.
+        host: this one.
+
+    Raises:
+        RaylabError: one is missing.
+    """
+    for path in filter(is_one_hosts, paths):
+        if not Folder(path).exists(""):
+            raise RaylabError(
+                f"Node {host} does not see {path}, which the driver listed: not all nodes share the path, or it was "
+                "removed. Give --source an address that all reach (s3://bucket/...), or mount the disk on every node."
+            )

@@ -16,6 +16,9 @@ CURVES = "curves.jsonl"
 WANDB = "wandb.json"
 """In a run's folder: the W&B run that its curves go to, also after it was begun again."""
 
+SENT = "last-step"
+"""Beside W&B's files: see `Tracker`."""
+
 
 class Tracker:
     """Takes points; one process of a run has one.
@@ -32,6 +35,18 @@ class Tracker:
         self._lines = [line for line in self._read() if json.loads(line)["step"] <= start]
         self._disk = Path(out.path("") if out.is_local else tempfile.mkdtemp(prefix="raylab-wandb-"))
         self._wandb = _open_wandb(out, project, config, self._disk) if project else None
+        self._sent = self._last_sent()
+
+    def _last_sent(self) -> int:
+        """Return the last step that W&B has: of a run that goes on, points behind its checkpoint are there already."""
+        if self._wandb is not None and not self._wandb.offline:
+            return int(self._wandb.summary.get("step") or 0)
+        return int(self._note.read_text()) if self._note.exists() else 0
+
+    @property
+    def _note(self) -> Path:
+        """Where the last step that an offline run has lies: beside its files, and gone where they are gone."""
+        return self._disk / "wandb" / SENT
 
     def _read(self) -> list[str]:
         return self._out.read_bytes(CURVES).decode().splitlines() if self._out.exists(CURVES) else []
@@ -45,8 +60,11 @@ class Tracker:
     def add(self, step: int, point: Mapping[str, float]) -> str:
         """Take a point of the curves; return it as a line for people."""
         self._lines.append(json.dumps({"step": step, **point}))
-        if self._wandb is not None:
+        if self._wandb is not None and step > self._sent:
             self._wandb.log({"step": step, **point})
+            self._sent = step
+            self._note.parent.mkdir(parents=True, exist_ok=True)
+            self._note.write_text(str(step))
         shown = (f"{name} {value:.4g}" for name, value in point.items() if not name.startswith("rate/"))
         return f"step {step}  " + "  ".join(shown)
 

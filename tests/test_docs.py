@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import subprocess
@@ -10,14 +11,19 @@ from pathlib import Path
 
 import pytest
 import tyro
+import yaml
 
 from raylab.config import parse
+from raylab.errors import RaylabError
 from raylab.evaluate.predict import PredictConfig
 from raylab.kb.build import BuildConfig
+from raylab.label import run as label_run
 from raylab.label.review import Command
 from raylab.recipes import LABEL
 from raylab.recipes.evaluate import EVALUATE
+from raylab.recipes.size import SIZE
 from raylab.recipes.train import TRAIN
+from raylab.train.plan import ParallelConfig, TrainConfig, check
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,10 +52,64 @@ def test_every_flag_of_a_command_exists(page, line):
         parse(EVALUATE, "standard", words[1:], "")
     elif words[0] == "predict.py":
         parse({"predict": PredictConfig}, "predict", words[1:], "")
+    elif words[0] == "size.py":
+        parse(SIZE, "i2e", words[1:], "")
     elif words[0] == "review.py":
         tyro.cli(Command, args=words[1:])
     else:
         tyro.cli(BuildConfig, args=words[1:])
+
+
+def job_of(manifest: str) -> str:
+    return yaml.safe_load((ROOT / "cluster/kuberay" / manifest).read_text())["spec"]["entrypoint"]
+
+
+def train_config(line: str) -> TrainConfig:
+    words = shlex.split(line.partition("jobs/")[2], comments=True)
+    assert words[0] == "train.py"
+    config: TrainConfig = parse(TRAIN, "mofi_b16", words[1:], "")
+    return config
+
+
+ON_TPUS = [line for _, line in code_lines() if "--accelerator xla" in line] + [job_of("train-job.yaml")]
+
+
+@pytest.mark.parametrize("line", ON_TPUS)
+def test_lines_for_tpus_ask_for_whole_slices(line, monkeypatch):
+    """By the job's own check; on a cluster, where it refuses a line that names no slice."""
+    from raylab.train.accelerators.run import _xla_scaling
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    config = train_config(line)
+    check(config)
+    scaling = _xla_scaling(config.parallel.workers, config.parallel)
+    chips = math.prod(map(int, config.parallel.topology.split("x")))
+    assert scaling.use_tpu and scaling.num_workers * scaling.resources_per_worker["TPU"] == chips
+    with pytest.raises(RaylabError, match=r"--parallel\.topology"):
+        _xla_scaling(1, ParallelConfig())
+
+
+def test_lines_for_tpus_were_found():
+    assert len(ON_TPUS) >= 3
+
+
+GPU_FILES = ("gpu.yaml", "gpu-gcp.yaml")
+
+
+def test_label_lines_for_clusters_with_gpus_use_them():
+    """In the part of the page that starts such a cluster, and in the job for Kubernetes."""
+    parts = re.split(r"^## ", (ROOT / "docs/cluster.md").read_text(), flags=re.MULTILINE)
+    lines = [
+        line
+        for part in parts
+        if any(f"ray up --yes cluster/{name}" in part for name in GPU_FILES)
+        for line in part.splitlines()
+        if "jobs/label.py" in line
+    ]
+    assert lines
+    for line in [*lines, job_of("label-job.yaml")]:
+        config = parse(LABEL, "i2e", shlex.split(line.partition("jobs/label.py")[2], comments=True), "")
+        assert label_run.needed(config)[1] >= 1
 
 
 def test_commands_were_found():

@@ -24,6 +24,7 @@ LIGHT = (
     "raylab.kb.catalog",
     "raylab.evaluate.suite",
     "raylab.preflight.checks",
+    "raylab.recipes.size",
 )
 
 
@@ -35,6 +36,7 @@ def test_importing_loads_nothing_heavy(module):
 def test_only_the_edge_imports_ray():
     edge = {
         "raylab/session.py",
+        "raylab/ceiling.py",
         "raylab/streams.py",
         "raylab/kb/run.py",
         "raylab/label/run.py",
@@ -67,6 +69,7 @@ def _imports_ray(line: str) -> bool:
         ("train", ("label", "annotate", "evaluate", "recipes")),
         ("evaluate", ("label", "annotate", "tasks", "train", "recipes")),
         ("preflight", ("recipes",)),
+        ("scale", ("tasks", "train", "evaluate", "recipes")),
     ],
 )
 def test_no_room_imports_upward(room, above):

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
-import logging
+import socket
+import time
 
 import pytest
-from ray._private.state import state
 
+from raylab import session
 from raylab.errors import RaylabError
-from raylab.session import _check_resources, resource
+from raylab.session import (
+    _check_resources,
+    _head_watched,
+    auto_accelerator,
+    can_grow,
+    resource,
+    works_elsewhere,
+)
 
 
 def test_gpus_that_are_not_there_are_refused(ray_cluster: None) -> None:
@@ -14,14 +22,25 @@ def test_gpus_that_are_not_there_are_refused(ray_cluster: None) -> None:
         _check_resources(1, 2)
 
 
-def test_a_cluster_that_can_grow_is_waited_for(
-    ray_cluster: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(state, "get_max_resources_from_cluster_config", lambda: {"GPU": 8, "CPU": 1})
-    assert resource("GPU") == 8 and resource("TPU") == 0
-    assert resource("CPU") > 1, "what is there counts, whatever the file of the cluster says"
-    with caplog.at_level(logging.WARNING):
-        _check_resources(1, 2)
-    assert "needs 2 GPUs, the cluster has 0 now" in caplog.text
-    with pytest.raises(RaylabError, match="need 9 GPUs and this Ray has 8"):
-        _check_resources(1, 9)
+def test_a_ray_of_our_own_does_not_grow(ray_cluster: None) -> None:
+    """Even where a pod of KubeRay says that it is one of a kind. Clusters that do: tests/cluster/test_ceiling.py."""
+    assert not can_grow() and not works_elsewhere()
+    assert resource("GPU") == 0 and resource("CPU") == 6
+    assert auto_accelerator() == "cpu"
+
+
+def test_a_head_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(session, "LOOK_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        with _head_watched(address):
+            time.sleep(0.5)
+            assert "does not answer" not in caplog.text
+            head.close()
+            deadline = time.monotonic() + 20
+            while "does not answer" not in caplog.text:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            time.sleep(0.3)
+    assert caplog.text.count(f"the cluster's head, {address}, does not answer") == 1
+    assert "start the same line on a new cluster" in caplog.text

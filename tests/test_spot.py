@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -15,12 +17,14 @@ from raylab import spot
 
 AWS = "/latest/meta-data/"
 GOOGLE = "/computeMetadata/v1/instance/"
+CUT_OFF, NOT_HTTP = b"half of", b"\x00\x01 what is this\r\n\r\n"
+"""An answer that ends before its length, and one that is none."""
 
 
 class Metadata(BaseHTTPRequestHandler):
     """Answers as both clouds do: without the token, or the header, it refuses."""
 
-    told: dict[str, str]
+    told: dict[str, str | bytes]
 
     def do_PUT(self) -> None:
         life = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds")
@@ -31,17 +35,22 @@ class Metadata(BaseHTTPRequestHandler):
         amazon = self.path.startswith(AWS) and self.headers.get("X-aws-ec2-metadata-token") == "a-token"
         self._say(self.told.get(self.path) if google or amazon else None)
 
-    def _say(self, text: str | None) -> None:
+    def _say(self, text: str | bytes | None) -> None:
+        if text == NOT_HTTP:
+            self.wfile.write(NOT_HTTP)
+            return
         self.send_response(200 if text is not None else 404)
+        if text == CUT_OFF:
+            self.send_header("Content-Length", "1000")
         self.end_headers()
-        self.wfile.write((text or "").encode())
+        self.wfile.write(text if isinstance(text, bytes) else (text or "").encode())
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
 
 @contextmanager
-def metadata(told: dict[str, str]) -> Iterator[str]:
+def metadata(told: dict[str, str | bytes]) -> Iterator[str]:
     handler = type("Told", (Metadata,), {"told": told})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -64,7 +73,9 @@ def test_amazons_notice() -> None:
         told[f"{AWS}spot/instance-action"] = in_seconds(120)
         assert cloud.seconds_left() == pytest.approx(120, abs=5)
         told[f"{AWS}instance-life-cycle"] = "on-demand"
-        assert not cloud.spot()
+        assert cloud.spot() is False
+        told[f"{AWS}instance-life-cycle"] = "<html>starting</html>"
+        assert cloud.spot() is None
 
 
 def test_googles_notice() -> None:
@@ -76,10 +87,61 @@ def test_googles_notice() -> None:
         told[f"{GOOGLE}preempted"] = "TRUE"
         assert cloud.seconds_left() == 30
         told[f"{GOOGLE}scheduling/preemptible"] = "FALSE"
-        assert not cloud.spot()
+        assert cloud.spot() is False
 
 
-def test_a_machine_in_no_cloud_is_not_watched(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "no json",
+        "{}",
+        "[]",
+        "7",
+        '{"action": "terminate", "time": 7}',
+        '{"action": "terminate", "time": "soon"}',
+        b"\xff\xfe",
+        CUT_OFF,
+        NOT_HTTP,
+    ],
+)
+def test_the_watch_outlives_an_answer_that_is_garbage(garbage: str | bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer is garbage, the second a notice, which Ray is told."""
+    notice, drained = f"{AWS}spot/instance-action", []
+    told: dict[str, str | bytes] = {f"{AWS}instance-life-cycle": "spot", notice: garbage}
+
+    def wait(_: float) -> None:
+        told[notice] = in_seconds(120)
+
+    monkeypatch.setattr(spot, "node_id", lambda: "a-node")
+    monkeypatch.setattr(spot, "drain", lambda node, address, seconds: drained.append(node) is None)
+    monkeypatch.setattr(spot.time, "sleep", wait)
+    with metadata(told) as server:
+        assert spot.watch(spot.Aws(server), "127.0.0.1:1")
+    assert drained == ["a-node"]
+
+
+def test_a_server_that_is_late_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, str | bytes] = {}
+    monkeypatch.setattr(spot.time, "sleep", lambda _: told.update({f"{GOOGLE}scheduling/preemptible": "TRUE"}))
+    with metadata(told) as server:
+        clouds = (spot.Aws(server), spot.Google(server))
+        assert spot.find(clouds) is clouds[1]
+
+
+def test_ray_that_does_not_answer_is_told_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    slow = tmp_path / "ray"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(spot, "DRAIN_SECONDS", 0.2)
+    assert not spot.drain("a-node", "127.0.0.1:1", 30)
+
+
+def test_a_machine_in_no_cloud_is_not_watched(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spot, "START_SECONDS", 0.1)
+    monkeypatch.setattr(spot, "POLL_SECONDS", 0.05)
     with metadata({}) as server:
         spot.main("127.0.0.1:1", (spot.Aws(server), spot.Google(server), spot.Aws("http://127.0.0.1:1")))
     assert "not a spot machine" in capsys.readouterr().out

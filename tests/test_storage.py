@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from raylab.errors import RaylabError
-from raylab.storage import Folder, check_seen, is_one_hosts, refuse_local
+from raylab.storage import Folder, check_listed, check_seen, is_one_hosts, refuse_local
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -120,6 +120,9 @@ def test_local_paths_on_a_cluster_of_several_nodes_are_refused():
     with pytest.raises(RaylabError) as refused:
         refuse_local(places, nodes=3, shared_disk=False)
     assert "3 nodes" in str(refused.value)
+    with pytest.raises(RaylabError, match="starts more nodes for the work, and each would look on its own disk"):
+        refuse_local(places, nodes=1, shared_disk=False, elsewhere=True)
+    refuse_local(places, nodes=1, shared_disk=True, elsewhere=True)
     assert "for --out /data/run, --kb kb." in str(refused.value)
     assert "s3://bucket/..." in str(refused.value) and "--shared-disk" in str(refused.value)
 
@@ -133,3 +136,12 @@ def test_a_host_that_does_not_see_what_the_driver_wrote(folder):
             check_seen(folder, "run.json", "node-1")
     else:
         check_seen(folder, "run.json", "node-1")  # a bucket is the same for all: its own errors say more
+
+
+def test_a_listed_file_that_a_host_does_not_see_is_no_bad_file(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"a")
+    addresses = ["s3://bucket/b.tar", "miniworld://?rows=5&seed=1", str(tmp_path / "a.tar"), f"file://{tmp_path}/a.tar"]
+    check_listed(addresses, "here")
+    for gone in (str(tmp_path / "c.tar"), f"file://{tmp_path}/c.tar"):
+        with pytest.raises(RaylabError, match=r"Node here does not see .*c\.tar, which the driver listed"):
+            check_listed([*addresses, gone], "here")

@@ -51,3 +51,45 @@ def test_a_process_that_is_ended_leaves_nothing_of_wandbs(tmp_path: Path) -> Non
     subprocess.run(line, check=True, env=environment, capture_output=True, timeout=120)
     assert list((tmp_path / "run").glob("wandb/offline-run-*/files/media/images/*.png"))
     assert not list((tmp_path / "tmp").glob("*wandb-*"))
+
+
+class Board:
+    """Stands in for a run of W&B that is kept offline."""
+
+    offline = True
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def log(self, point: dict) -> None:
+        self.steps.append(point["step"])
+
+    def finish(self) -> None:
+        """Nothing is to be done."""
+
+
+def test_a_run_that_goes_on_sends_no_point_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board()
+    monkeypatch.setattr("raylab.tracking._open_wandb", lambda *arguments: board)
+    killed = Tracker(Folder(str(tmp_path)), "raylab", {})
+    for step in range(1, 6):
+        killed.add(step, {"loss": 1.0})
+        if step == 4:
+            killed.flush()  # a checkpoint; the run is killed after step 5
+    again = Tracker(Folder(str(tmp_path)), "raylab", {}, start=4)
+    for step in (5, 6):
+        again.add(step, {"loss": 1.0})
+    again.close()
+    assert board.steps == [1, 2, 3, 4, 5, 6]
+    lines = [json.loads(line)["step"] for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
+    assert lines == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_wandbs_server_has_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board()
+    board.offline, board.summary = False, {"step": 5}  # type: ignore[attr-defined]
+    monkeypatch.setattr("raylab.tracking._open_wandb", lambda *arguments: board)
+    tracker = Tracker(Folder(str(tmp_path)), "raylab", {}, start=4)
+    for step in (5, 6):
+        tracker.add(step, {"loss": 1.0})
+    assert board.steps == [6]

@@ -14,7 +14,7 @@ WORKDIR /home/ray/raylab
 COPY --chown=1000:1000 pyproject.toml constraints-xla.txt README.md LICENSE ./
 COPY --chown=1000:1000 cluster/node.sh cluster/node.sh
 COPY --chown=1000:1000 raylab/__init__.py raylab/__init__.py
-RUN bash cluster/node.sh setup tpu,gcp
+RUN bash cluster/node.sh setup tpu,evaluate,gcp
 
 # The install points here, so code is only copied.
 COPY --chown=1000:1000 raylab raylab

@@ -3,8 +3,8 @@
 Rows of one entity share most of their prompt (its summary), so an engine that keeps prefixes answers them faster when
 they come one after the other. That needs all rows in another order than the input's, hence a pass of its own:
 
-    grouped/00012.parquet    `GROUPED` rows of segment 12, by entity, then row id
-    GROUPED.json             the pass is over: how many segments there are
+    grouped/<uuid>.parquet   `GROUPED` rows of a segment, by entity, then row id
+    GROUPED.json             the pass is over: which file is which segment
 """
 
 from __future__ import annotations

@@ -50,7 +50,12 @@ class Desk:
         return self.folder.read_parquet(self.folder.read_json(candidates.DONE)["segments"][segment])
 
     def advance(self, segment: int) -> Counter[str] | None:
-        """Commit the segment if all its rows are done, and return None; else how many requests each part has left."""
+        """Commit the segment if all its rows are done, and return None; else how many requests each part has left.
+
+        Ray repeats this where a node goes before it has said that it is done: what is committed stays as it is.
+        """
+        if store.is_committed(self.folder, segment):
+            return None
         rows, answers, states = self.open(segment)
         left = Counter(state.ask.part for state in states if state.ask)
         if left:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -154,7 +155,7 @@ def _write_group(folder: Folder, rows: pa.Table) -> pa.Table:
     if not rows.num_rows:
         return _WRITTEN.empty_table()
     first = {name: rows[name][0].as_py() for name in ("entity_id", "row_id")}
-    name = f"{candidates.GROUPS}/{first['row_id']}.parquet"
+    name = f"{candidates.GROUPS}/{uuid.uuid4().hex}.parquet"  # fresh: a task that was given up may still write its own
     folder.write_parquet(name, rows.cast(candidates.GROUPED))
     return pa.Table.from_pylist([first | {"name": name}], _WRITTEN)
 

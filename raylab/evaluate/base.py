@@ -53,12 +53,14 @@ class Recognised(NamedTuple):
 class Recogniser(Protocol):
     """A model that names the entity in a picture that a question asks for.
 
-    `raylab.models.recogniser.GitRecogniser` is one; `raylab.evaluate.models.NearestEntity` makes one of a dual encoder
-    and a knowledge base.
+    `raylab.evaluate.generative.GitRecogniser` is one; `raylab.evaluate.models.NearestEntity` makes one of a dual
+    encoder and a knowledge base.
     """
 
     id: str
     revision: str
+    note: str
+    """What a reader of its scores should know; empty: nothing."""
 
     @property
     def image_size(self) -> int:
@@ -157,6 +159,15 @@ class Subject(Protocol):
     """A model under test, as benchmarks ask it. Vectors are kept: a data set that two share is embedded once."""
 
     @property
+    def generative(self) -> bool:
+        """Tell whether the model writes its answers: then it embeds nothing.
+
+        Raises:
+            RaylabError: there is no such model.
+        """
+        ...
+
+    @property
     def embedder(self) -> Embedder:
         """Return the dual encoder, in this process, for texts.
 
@@ -171,6 +182,10 @@ class Subject(Protocol):
 
     def answers(self, questions: Sequence[Question], source: Any, k: int) -> list[list[Recognised] | str]:
         """Return for each question at most `k` answers, best first, or the reason why its image was refused."""
+        ...
+
+    def titled(self, images: ImageSet, titles: Sequence[str], question: str, k: int) -> list[list[Recognised] | str]:
+        """Return for each image at most `k` of these titles, as a generative model writes them, or as `answers`."""
         ...
 
 

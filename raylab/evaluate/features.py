@@ -20,7 +20,7 @@ import pyarrow as pa
 from raylab.errors import RaylabError
 from raylab.evaluate.base import Embedder, Recognised, Recogniser
 from raylab.evaluate.image_set import LIMITS, ImageSet
-from raylab.evaluate.models import ModelConfig, as_recogniser, open_model
+from raylab.evaluate.models import ModelConfig, as_recogniser, is_generative, open_model
 from raylab.evaluate.oven_files import Question
 from raylab.schema import IMAGE_REF, Reason
 from raylab.sources.base import Source
@@ -112,7 +112,7 @@ class AnswerStep:
         self._read = _Pictures(source, _as_it_is, recogniser.image_size)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return ``index, answers, reason, model`` for rows of ``index, image, question``."""
+        """Return ``index, answers, note, reason, model`` for rows of ``index, image, question``."""
         questions = iter(batch["question"].to_pylist())
         answers: list[list[dict[str, Any]]] = []
         reasons: list[str | None] = []
@@ -121,12 +121,17 @@ class AnswerStep:
             said = iter(self._ask([pair for pair in asked if not isinstance(pair[0], Reason)]))
             answers += [[] if isinstance(picture, Reason) else next(said) for picture in pictures]
             reasons += [picture.value if isinstance(picture, Reason) else None for picture in pictures]
-        return _answer(batch, self._recogniser, {"answers": pa.array(answers, pa.list_(ANSWER))}, reasons)
+        note = pa.array([self._recogniser.note] * batch.num_rows, pa.string())
+        columns = {"answers": pa.array(answers, pa.list_(ANSWER)), "note": note}
+        return _answer(batch, self._recogniser, columns, reasons)
 
     def _ask(self, asked: list[tuple[Any, str]]) -> list[list[dict[str, Any]]]:
         if not asked:
             return []
-        said = self._recogniser.recognise([picture for picture, _ in asked], [text for _, text in asked], self._k)
+        try:
+            said = self._recogniser.recognise([picture for picture, _ in asked], [text for _, text in asked], self._k)
+        except FloatingPointError as error:
+            raise RaylabError(str(error)) from error
         if len(said) != len(asked):
             raise ValueError(f"{self._recogniser.id} gave {len(said)} answers to {len(asked)} questions")
         return [[one._asdict() for one in found[: self._k]] for found in said]
@@ -199,10 +204,20 @@ def make_answer_step(model: ModelConfig, source: Source, kb: str, k: int) -> Ans
     return AnswerStep(as_recogniser(model, kb), source, k)
 
 
+def make_title_step(model: ModelConfig, source: Source, titles: tuple[str, ...], k: int) -> AnswerStep:
+    """Open the model and return the step whose answers are titles."""
+    namer = open_model(model).namer
+    if namer is None:
+        raise RaylabError(f"{model.path} writes no titles: it is no generative model.")
+    return AnswerStep(namer(titles), source, k)
+
+
 def _embedder(model: ModelConfig) -> Embedder:
     embedder = open_model(model).embedder
     if embedder is None:
-        raise RaylabError(f"{model.path} embeds no images: it can be scored by oven, not by features.")
+        raise RaylabError(
+            f"{model.path} is a generative model and embeds no images: --suite oven and zero_shot can score it."
+        )
     return embedder
 
 
@@ -216,13 +231,20 @@ class ModelSubject:
 
     Attributes:
         used: ``id@revision`` of the models that have answered so far.
+        notes: what they say that a reader of the scores should know.
     """
 
     def __init__(self, model: ModelConfig, kb: str = "", execute: Execute = in_process) -> None:
         self.model, self.kb = model, kb
         self.used: list[str] = []
+        self.notes: list[str] = []
         self._execute = execute
         self._kept: dict[int, tuple[ImageSet, Features]] = {}
+
+    @property
+    def generative(self) -> bool:
+        """See `base.Subject`; the model's folder is looked at, and not opened."""
+        return is_generative(self.model.path)
 
     @property
     def embedder(self) -> Embedder:
@@ -249,11 +271,22 @@ class ModelSubject:
 
     def answers(self, questions: Sequence[Question], source: Source, k: int) -> list[list[Recognised] | str]:
         """See `base.Subject`."""
-        refs = [question.image for question in questions]
-        requests = _requests(refs).append_column("question", pa.array([one.question for one in questions], pa.string()))
-        table = self._run(partial(make_answer_step, self.model, source, self.kb, k), requests)
+        make = partial(make_answer_step, self.model, source, self.kb, k)
+        return self._said("questions", make, [one.image for one in questions], [one.question for one in questions])
+
+    def titled(self, images: ImageSet, titles: Sequence[str], question: str, k: int) -> list[list[Recognised] | str]:
+        """See `base.Subject`."""
+        make = partial(make_title_step, self.model, images.source, tuple(titles), k)
+        return self._said(images.name, make, images.refs, [question] * len(images))
+
+    def _said(
+        self, name: str, make: Callable[[], AnswerStep], refs: Sequence[dict], questions: Sequence[str]
+    ) -> list[list[Recognised] | str]:
+        requests = _requests(refs).append_column("question", pa.array(questions, pa.string()))
+        table = self._run(make, requests)
+        self.notes = list(dict.fromkeys([*self.notes, *filter(None, table["note"].unique().to_pylist())]))
         reasons = table["reason"].to_pylist()
-        _warn("questions", refs, reasons)
+        _warn(name, refs, reasons)
         found = table["answers"].to_pylist()
         return [reason or [Recognised(**one) for one in answers] for reason, answers in zip(reasons, found)]
 

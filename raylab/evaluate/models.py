@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +22,23 @@ if TYPE_CHECKING:
     from raylab.kb.catalog import Catalog
 
 OPEN_CLIP_CONFIG, GIT_CONFIG = "open_clip_config.json", "git.json"
-"""What tells the two kinds of a model's folder apart."""
+"""What tells the two kinds of a model's folder apart; a GIT of Hugging Face is of the second kind."""
+CHECKPOINT_CONFIG = "config.json"
+DUAL_BATCH, GENERATIVE_BATCH = 64, 8
+PRECISIONS = ("fp32", "fp16", "bf16")
 MODEL_FOLDER = "model"
 """Where a training run keeps its model, below its own folder."""
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How a generative model's answers are searched for."""
+
+    beams: int = 30
+    """The paper's (arXiv 2410.23676, decoding)."""
+    constrained: bool = True
+    """Names are a hard constraint at each step; otherwise free beams, of which those are kept that are a name, as the
+    paper does on OVEN."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,8 @@ class ModelConfig:
     """Which model, and how it is run."""
 
     path: str = ""
-    """A folder with open_clip_config.json or git.json, a training run's folder, or an open_clip architecture's name."""
+    """A folder with open_clip_config.json or git.json, a training run's folder, a folder with a GIT of Hugging Face, or
+    an open_clip architecture's name."""
     pretrained: str | None = None
     """For an architecture: the tag of its weights or a checkpoint's path."""
     precision: str | None = None
@@ -41,8 +56,17 @@ class ModelConfig:
     """``cpu`` or ``cuda``."""
     threads: int | None = None
     """CPU threads of torch in each process; null leaves torch's own setting."""
-    batch: int = 64
-    """Images or texts that go through the network at once."""
+    batch: int | None = None
+    """Images or texts that go through the network at once; null: 64, of a generative model 8."""
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise RaylabError("--batch must be 1 or more.")
+        if self.decoding.beams < 1:
+            raise RaylabError("--decoding.beams must be 1 or more.")
+        if self.precision not in (None, *PRECISIONS):
+            raise RaylabError(f"--precision {self.precision!r} is none of {', '.join(PRECISIONS)}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +77,8 @@ class Model:
     """None: a generative model, which embeds nothing that could be compared."""
     recogniser: Callable[[Catalog], Recogniser]
     """Makes it a model that names the entities of a knowledge base."""
+    namer: Callable[[Sequence[str]], Recogniser] | None = None
+    """Makes a generative model one whose answers are these titles, with no entity's id."""
 
 
 @lru_cache(maxsize=2)
@@ -60,18 +86,31 @@ def open_model(config: ModelConfig) -> Model:
     """Open a model, once in a process.
 
     Raises:
-        RaylabError: nothing is there, or it cannot be loaded; see `ClipEncoder.load` and `GitRecogniser.open`.
+        RaylabError: nothing is there, or it cannot be loaded; see `ClipEncoder.load` and `GitModel.open`.
     """
     place = find_model(config.path)
-    if (Path(place) / GIT_CONFIG).is_file():
-        from raylab.evaluate.generative import GitRecogniser
+    if is_generative(config.path):
+        from raylab.evaluate.generative import GitModel
 
-        return Model(None, lambda catalog: GitRecogniser.open(Path(place), catalog, device=config.device))
+        git = GitModel.open(Path(place), config)
+        return Model(None, git.of_entities, git.of_titles)
     from raylab.models.clip import ClipConfig
 
-    clip = ClipConfig(place, config.pretrained, config.precision, config.threads, config.batch)
+    clip = ClipConfig(place, config.pretrained, config.precision, config.threads, config.batch or DUAL_BATCH)
     embedder = clip.load(config.device)
     return Model(embedder, partial(NearestEntity, embedder))
+
+
+def is_generative(path: str) -> bool:
+    """Tell whether a model's folder, or a training run's, holds a generative model.
+
+    Raises:
+        RaylabError: see `find_model`.
+    """
+    from raylab.models.git_checkpoint import is_checkpoint
+
+    folder = Path(find_model(path))
+    return (folder / GIT_CONFIG).is_file() or is_checkpoint(folder)
 
 
 def find_model(path: str) -> str:
@@ -88,10 +127,17 @@ def find_model(path: str) -> str:
     for below in ("", f"{MODEL_FOLDER}/"):
         if any(folder.exists(f"{below}{name}") for name in (OPEN_CLIP_CONFIG, GIT_CONFIG)):
             return fetch(f"{folder.uri}/{below}".rstrip("/"))
+    if _is_checkpoint(folder):
+        return fetch(folder.uri)
     raise RaylabError(
         f"--model {path}: neither {OPEN_CLIP_CONFIG} nor {GIT_CONFIG} there, nor in {MODEL_FOLDER}/ below it: "
         "neither a model's folder nor a training run's that has saved one."
     )
+
+
+def _is_checkpoint(folder: Folder) -> bool:
+    """Tell whether a GIT of Hugging Face lies there; a training run, too, has a config.json."""
+    return folder.exists(CHECKPOINT_CONFIG) and folder.read_json(CHECKPOINT_CONFIG).get("model_type") == "git"
 
 
 @lru_cache(maxsize=1)
@@ -129,6 +175,7 @@ class NearestEntity:
 
         self.id, self.revision = f"nearest entity by {embedder.id}", embedder.revision
         self.image_size = embedder.image_side
+        self.note = ""
         self._embedder, self._catalog = embedder, catalog
         self._matrix = EntityVectors.open(catalog.path / "vectors", catalog, embedder).matrix
 

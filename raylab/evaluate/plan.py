@@ -9,7 +9,7 @@ from pathlib import Path
 from raylab.errors import RaylabError, nearest
 from raylab.evaluate.label_quality import LabelQualityConfig
 from raylab.evaluate.matching import MatchingConfig
-from raylab.evaluate.models import ModelConfig
+from raylab.evaluate.models import DecodingConfig, ModelConfig
 from raylab.evaluate.oven import OvenConfig
 from raylab.evaluate.probe import ProbeConfig
 from raylab.evaluate.retrieval import RetrievalConfig
@@ -29,7 +29,8 @@ class EvaluateConfig:
 
     recipe: str = "standard"
     model: str = ""
-    """A folder with open_clip_config.json or git.json, a training run's folder, or an open_clip architecture's name."""
+    """A folder with open_clip_config.json or git.json, a training run's folder, a folder with a GIT of Hugging Face, or
+    an open_clip architecture's name."""
     pretrained: str | None = None
     """For an architecture: the tag of its weights or a checkpoint's path."""
     precision: str | None = None
@@ -38,8 +39,9 @@ class EvaluateConfig:
     """``cpu``, or ``cuda``: a GPU for each worker."""
     threads: int | None = None
     """CPU threads of torch in each process; null leaves torch's own setting."""
-    batch: int = 64
-    """Images or texts that go through the network at once."""
+    batch: int | None = None
+    """Images or texts that go through the network at once; null: 64, of a generative model 8."""
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
     suite: str = "retrieval"
     """Benchmarks joined by commas: oven, gpr1200, retrieval, zero_shot, probe, matching, label_quality."""
     data: str = ""
@@ -66,7 +68,9 @@ class EvaluateConfig:
 
     def model_config(self) -> ModelConfig:
         """Return which model is scored, and how it is run."""
-        return ModelConfig(self.model, self.pretrained, self.precision, self.device, self.threads, self.batch)
+        return ModelConfig(
+            self.model, self.pretrained, self.precision, self.device, self.threads, self.batch, self.decoding
+        )
 
     def places(self) -> dict[str, str]:
         """Return what workers open, by its flag: the model's folder, images, the knowledge base."""
@@ -105,8 +109,9 @@ def check(config: EvaluateConfig) -> list[str]:
         raise RaylabError("--model is missing: a model's folder, a training run's folder, or an open_clip name.")
     if "oven" in names and not config.oven.predictions and not config.kb:
         raise RaylabError("--kb is missing: the knowledge base whose entities answer oven's questions.")
-    if config.workers < 0 or config.batch < 1 or config.oven.top < 1:
-        raise RaylabError("--workers must be 0 or more; --batch and --oven.top 1 or more.")
+    config.model_config()  # refuses numbers that make no sense
+    if config.workers < 0 or config.oven.top < 1:
+        raise RaylabError("--workers must be 0 or more; --oven.top 1 or more.")
     if config.plots and importlib.util.find_spec("matplotlib") is None:
         raise RaylabError("Plots need matplotlib, which is not installed: install raylab[evaluate], or use --no-plots.")
     return [name for name in SUITE if name in names]

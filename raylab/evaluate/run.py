@@ -53,7 +53,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             logger.info("%s ...", name)
             outcomes[name] = benchmark(subject)
     seconds = time.perf_counter() - started
-    return explain(config, folder, benchmarks, outcomes, subject.used, seconds=seconds)
+    return explain(config, folder, benchmarks, outcomes, subject, seconds=seconds)
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def _titles(kb: str) -> Titles:
 def _zero_shot(config: EvaluateConfig, images: ImageSet) -> Benchmark:
     settings = config.zero_shot
     titles = load_titles(settings.titles) if settings.titles else None
-    return ZeroShot(images, load_prompts(settings.prompts), titles)
+    return ZeroShot(images, load_prompts(settings.prompts), titles, settings.question)
 
 
 def _matching(config: EvaluateConfig, queries: ImageSet) -> Benchmark:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import raylab
 from raylab.config import to_dict
@@ -14,6 +14,9 @@ from raylab.evaluate.base import Benchmark, Outcome
 from raylab.evaluate.plan import EvaluateConfig
 from raylab.evaluate.report import write_report
 from raylab.storage import Folder
+
+if TYPE_CHECKING:
+    from raylab.evaluate.features import ModelSubject
 
 PACKAGES = ("torch", "open-clip-torch", "scikit-learn", "numpy", "pyarrow", "pillow", "matplotlib", "ray")
 """Whose versions are recorded."""
@@ -24,7 +27,7 @@ def explain(
     folder: Folder,
     benchmarks: Mapping[str, Benchmark],
     outcomes: Mapping[str, Outcome],
-    models: Sequence[str],
+    subject: ModelSubject,
     *,
     seconds: float,
 ) -> dict[str, Any]:
@@ -35,7 +38,7 @@ def explain(
         folder: the run's folder.
         benchmarks: what was run, by name.
         outcomes: what each said.
-        models: ``id@revision`` of the models that were asked.
+        subject: the model that was asked.
         seconds: wall-clock time of the run.
 
     Returns:
@@ -52,7 +55,7 @@ def explain(
             data = draw(figure)
             folder.write_bytes(file, data)
             plots[file] = (figure.title, data)
-    summary = summarise(config, benchmarks, outcomes, models, seconds=seconds)
+    summary = summarise(config, benchmarks, outcomes, subject, seconds=seconds)
     summary["plots"] = list(plots)
     folder.write_json("scores.json", summary)
     write_report(folder, summary, plots)
@@ -63,7 +66,7 @@ def summarise(
     config: EvaluateConfig,
     benchmarks: Mapping[str, Benchmark],
     outcomes: Mapping[str, Outcome],
-    models: Sequence[str],
+    subject: ModelSubject,
     *,
     seconds: float,
 ) -> dict[str, Any]:
@@ -77,8 +80,8 @@ def summarise(
             for name, benchmark in benchmarks.items()
         },
         "refused": {name: n for outcome in outcomes.values() for name, n in (outcome.refused or {}).items()},
-        "notes": [note for outcome in outcomes.values() for note in outcome.notes],
-        "models": list(models),
+        "notes": [*(note for outcome in outcomes.values() for note in outcome.notes), *subject.notes],
+        "models": list(subject.used),
         "seconds": round(seconds, 2),
         "out": config.out,
         "config": to_dict(config),

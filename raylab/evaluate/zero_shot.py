@@ -1,8 +1,13 @@
-"""Zero-shot classification: the class whose name, in a set of prompts, lies nearest to the picture."""
+"""Zero-shot classification: the class whose name, in a set of prompts, lies nearest to the picture.
+
+A generative model writes the class's name instead, held to the names of the set's classes at each step, as VER is
+scored on fine-grained sets (arXiv 2410.23676).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +21,9 @@ from raylab.evaluate.confusion import worst_pairs
 from raylab.evaluate.image_set import ImageSet, class_codes
 from raylab.evaluate.lines import read_lines, text_field
 
+MOST = 5
+"""Classes said of a picture that are looked at."""
+
 _LOOKS = ("", "blurry ", "black and white ", "low contrast ", "high contrast ", "bad ", "good ")
 _SIZES = ("small ", "big ")
 CIFAR100 = tuple(
@@ -28,7 +36,19 @@ CIFAR100 = tuple(
 )
 """The 18 prompts that CLIP's authors use for CIFAR-100, and MOFI's repository with them (arXiv 2306.07952)."""
 
-PROMPTS: dict[str, tuple[str, ...]] = {"cifar100": CIFAR100, "name": ("{}",)}
+
+def _imagenet() -> tuple[str, ...]:
+    """Return the 80 that CLIP's authors use for ImageNet (arXiv 2103.00020), as open_clip has them."""
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+
+
+PROMPTS: dict[str, Callable[[], tuple[str, ...]]] = {
+    "imagenet": _imagenet,
+    "cifar100": lambda: CIFAR100,
+    "name": lambda: ("{}",),
+}
 """Sets of prompts by name; ``{}`` stands for the class's name."""
 
 
@@ -38,11 +58,14 @@ class ZeroShotConfig:
 
     data: str = ""
     """The images' address; empty: that of --data."""
-    prompts: str = "cifar100"
-    """A set of prompts: cifar100 (18 of them) or name (the name alone); or a file with one a line, with {} for it."""
+    prompts: str = "imagenet"
+    """A set of prompts: imagenet (CLIP's 80), cifar100 (CLIP's 18 for small pictures) or name (the name alone); or a
+    file with one a line, with {} for the name."""
     titles: str = ""
     """A file of classes and their names in words, .jsonl (class, title: a text or a list) or .tsv (class, title);
     empty: as the data set names them."""
+    question: str = "what is the main object?"
+    """What a generative model is asked; a dual encoder does not look at it."""
 
 
 def load_prompts(name: str) -> tuple[str, ...]:
@@ -52,7 +75,7 @@ def load_prompts(name: str) -> tuple[str, ...]:
         RaylabError: neither; a line without exactly one ``{}``.
     """
     if name in PROMPTS:
-        return PROMPTS[name]
+        return PROMPTS[name]()
     if not Path(name).is_file():
         raise RaylabError(f"--zero-shot.prompts {name!r} is neither a file nor one of {', '.join(PROMPTS)}."
                           f"{nearest(name, PROMPTS)}")  # fmt: skip
@@ -126,6 +149,7 @@ class ZeroShot:
         images: labelled images.
         prompts: texts with ``{}`` for a class's name.
         titles: names of classes in words; those missing are taken from the data set.
+        question: what a generative model is asked.
 
     Raises:
         RaylabError: `titles` are given and a class has none.
@@ -135,12 +159,18 @@ class ZeroShot:
     protocols: ClassVar = {
         "prompt-ensemble": "the class whose prompts' mean vector (each of length 1, the mean too) has the highest "
         "cosine with the image's, among the classes of the set",
+        "constrained-titles": "the class whose title the model finds likeliest, by beam search held to the titles of "
+        "the set's classes at each step (arXiv 2410.23676, fine-grained sets)",
     }
 
     def __init__(
-        self, images: ImageSet, prompts: Sequence[str] = CIFAR100, titles: Mapping[str, tuple[str, ...]] | None = None
+        self,
+        images: ImageSet,
+        prompts: Sequence[str] = CIFAR100,
+        titles: Mapping[str, tuple[str, ...]] | None = None,
+        question: str = ZeroShotConfig.question,
     ) -> None:
-        self._images, self._prompts = images, prompts
+        self._images, self._prompts, self._question = images, prompts, question
         self._classes, _ = class_codes(images.labels)
         missing = [one for one in self._classes if titles and one not in titles]
         if missing:
@@ -152,29 +182,53 @@ class ZeroShot:
         self._names = [(titles or {}).get(one) or images.names_of(one) for one in self._classes]
 
     def __call__(self, subject: Subject) -> Outcome:
-        """Embed images and names, and score."""
-        features = subject.features(self._images)
-        images = self._images.take(np.flatnonzero(features.usable))
-        vectors_ND = ranking.unit(features.vectors[features.usable], images.name)
-        class_CD = class_vectors(subject.embedder, self._names, self._prompts)
-        said_NK, _ = ranking.nearest(vectors_ND, class_CD, 5)
+        """Embed images and names, or have the names written, and score."""
+        said, refused = self._written(subject) if subject.generative else self._nearest(subject)
+        kept = [row for row, codes in enumerate(said) if codes is not None]
+        images, codes = self._images.take(np.array(kept, np.int64)), [said[row] or [] for row in kept]
         number = {label: code for code, label in enumerate(self._classes)}
         true_N = np.array([number[label] for label in images.labels])
-        scores = _scores(self.name, true_N, said_NK)
-        said = [self._classes[code] for code in said_NK[:, 0]]
-        figures = (worst_pairs("zero_shot: class said", images, said),)
-        return Outcome(scores, figures, features.refused(images.name))
+        scores = _scores(
+            "constrained-titles" if subject.generative else "prompt-ensemble", true_N, codes, len(self._classes)
+        )
+        named = [self._classes[one[0]] if one else "" for one in codes]
+        figures = (worst_pairs("zero_shot: class said", images, named),)
+        return Outcome(scores, figures, refused)
+
+    def _nearest(self, subject: Subject) -> tuple[list[list[int] | None], dict[str, int]]:
+        """Return the nearest classes of each image, None where it is refused, and how many are."""
+        features = subject.features(self._images)
+        vectors_ND = ranking.unit(features.vectors[features.usable], self._images.name)
+        class_CD = class_vectors(subject.embedder, self._names, self._prompts)
+        found = iter(ranking.nearest(vectors_ND, class_CD, MOST)[0].tolist())
+        return [next(found) if one else None for one in features.usable], features.refused(self._images.name)
+
+    def _written(self, subject: Subject) -> tuple[list[list[int] | None], dict[str, int]]:
+        """Return the likeliest classes of each image, as `_nearest`."""
+        titles = [(title, code) for code, own in enumerate(self._names) for title in own]
+        class_of = dict(reversed(titles))  # of two classes with one title, the first has it
+        most = MOST * max(map(len, self._names))  # a class may have several titles
+        said = subject.titled(self._images, [title for title, _ in titles], self._question, most)
+        codes = [
+            None if isinstance(one, str) else list(dict.fromkeys(class_of[answer.text] for answer in one))[:MOST]
+            for one in said
+        ]
+        reasons = Counter(one for one in said if isinstance(one, str))
+        if None in codes and not any(one is not None for one in codes):
+            raise RaylabError(f"{self._images.name}: every image is refused: {dict(reasons)}")
+        return codes, {f"{self._images.name}: {reason}": count for reason, count in reasons.items()}
 
 
-def _scores(name: str, true_N: np.ndarray, said_NK: np.ndarray) -> tuple[Score, ...]:
-    hit_NK = said_NK == true_N[:, None]
+def _scores(protocol: str, true_N: np.ndarray, said: Sequence[Sequence[int]], classes: int) -> tuple[Score, ...]:
+    first_N = np.array([one[:1] == [true] for one, true in zip(said, true_N.tolist())])
 
     def score(metric: str, value: float) -> Score:
-        return Score(name, "prompt-ensemble", "all", metric, float(value), len(true_N))
+        return Score("zero_shot", protocol, "all", metric, float(value), len(true_N))
 
-    scores = [score("top-1", hit_NK[:, 0].mean()), score("mean per class", mean_per_class(true_N, hit_NK[:, 0]))]
-    if said_NK.shape[1] == 5:
-        scores.insert(1, score("top-5", hit_NK.any(axis=1).mean()))
+    scores = [score("top-1", first_N.mean()), score("mean per class", mean_per_class(true_N, first_N))]
+    if classes >= MOST:
+        among = [true in one for one, true in zip(said, true_N.tolist())]
+        scores.insert(1, score(f"top-{MOST}", float(np.mean(among))))
     return tuple(scores)
 
 

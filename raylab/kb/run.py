@@ -24,14 +24,17 @@ def run(config: BuildConfig) -> KBInfo:
         return build(config)
     import ray
 
+    from raylab.session import nodes, works_elsewhere
+
     ours = not ray.is_initialized()
     if ours:
         ray.init(log_to_driver=False, include_dashboard=False)
     try:
-        nodes = sum(node["Alive"] for node in ray.nodes())
-        if nodes > 1 and not config.shared_disk:
+        count = nodes()
+        if (count > 1 or works_elsewhere()) and not config.shared_disk:
+            has = f"has {count} nodes" if count > 1 else "starts nodes for the work"
             raise RaylabError(
-                f"This cluster has {nodes} nodes, which hand parts of the dump to each other by --out {config.out}: "
+                f"This cluster {has}, which hand parts of the dump to each other by --out {config.out}: "
                 "give a path of a disk that every node mounts at the same place, with --shared-disk, or build on one "
                 "machine. The result can be copied to a bucket and named by its address."
             )

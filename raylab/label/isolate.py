@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from raylab.errors import RaylabError
@@ -33,11 +34,28 @@ class Ledger(Protocol):
         ...
 
 
+class Clock:
+    """Takes the time of some work, by the clock and on the cores: that of all threads of this process."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self._started = time.perf_counter(), time.process_time()
+
+    def share(self, batch: pa.Table, name: str) -> pa.Table:
+        """Return the batch with each row's share of the time until now, in the columns of the step `name`."""
+        spent = time.perf_counter() - self._started[0], time.process_time() - self._started[1]
+        for column, seconds in zip((f"seconds_{name}", f"cpu_{name}"), spent):
+            shares = np.full(batch.num_rows, seconds / max(1, batch.num_rows), np.float32)
+            batch = set_column(batch, column, pa.array(shares))
+        return batch
+
+
 class Isolated:
     """A step that survives its rows.
 
     Where the step raises, the batch is halved until the row that raises stands alone; that row is counted as failed
-    with the exception's text, all others go on. Each row gets its share of the time spent in ``seconds_<name>``.
+    with the exception's text, all others go on. Each row gets its share of the time spent in ``seconds_<name>``, and of
+    the cores' time in ``cpu_<name>``: the second is the same however many others share the cores.
 
     Args:
         name: the step's name.
@@ -51,11 +69,9 @@ class Isolated:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with the step's columns filled in, or the rows that broke it marked."""
-        started = time.perf_counter()
+        clock = Clock()
         result = self._try(batch)
-        share = (time.perf_counter() - started) / max(1, batch.num_rows)
-        seconds = pa.array([share] * batch.num_rows, pa.float32())
-        return set_column(result, f"seconds_{self.name}", seconds)
+        return clock.share(result, self.name)
 
     def _try(self, batch: pa.Table) -> pa.Table:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +28,7 @@ from raylab.label.summary import explain
 from raylab.session import READ_CPUS, plain_errors, session
 from raylab.sources import open_source
 from raylab.sources.base import Source
-from raylab.storage import Folder
+from raylab.storage import Folder, check_listed
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
         RaylabError: anything that the user can put right; what was committed stays.
     """
     check(config)
-    started = time.perf_counter()
+    clock = _Clock()
     kb = Catalog.open(config.kb).info
     source = open_source(config.source)
     segments = split(source.shards(), config.store.shards_per_segment)
@@ -60,12 +61,31 @@ def run(config: LabelConfig) -> dict[str, Any]:
                 leave = stack.enter_context(
                     session(*needed(config), places=config.places(), shared_disk=config.shared_disk)
                 )
+                clock.reached("ray")
                 with plain_errors():
-                    _label(config, source, pending, folder)
+                    _label(config, source, pending, folder, clock)
+                clock.reached("last_commit")
                 leave()
             second_pass(folder, config.store.min_entity_images)
+            clock.reached("second_pass")
+            folder.write_json("clock.json", clock.marks)
         store.tidy(folder, folder.read_json("MANIFEST.json"))
-        return explain(config, kb, source, folder, seconds=time.perf_counter() - started)
+        return explain(config, kb, source, folder, seconds=clock.seconds())
+
+
+class _Clock:
+    """Remembers when a call of the run began, and after how many seconds it reached what: ``clock.json``."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self.marks = {"began": time.time()}
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def reached(self, mark: str) -> None:
+        """Note the first time only."""
+        self.marks.setdefault(mark, round(self.seconds(), 3))
 
 
 def needed(config: LabelConfig) -> tuple[float, float]:
@@ -96,7 +116,8 @@ def _pipeline(config: LabelConfig, source: Source, segments: list[Segment], fold
     from raylab.streams import stream  # imported while Ray starts, see `session`
 
     ledger = RemoteLedger()
-    dataset = stream([partial(read_segment, source, segment) for segment in segments])
+    home = ray.get_runtime_context().get_node_id()
+    dataset = stream([partial(_read_segment, source, segment, home) for segment in segments])
     configs = config.step_configs()
     plan = stages(config)
     for stage in plan:
@@ -109,6 +130,13 @@ def _pipeline(config: LabelConfig, source: Source, segments: list[Segment], fold
         }
         dataset = _map(dataset, stage, arguments)
     return dataset
+
+
+def _read_segment(source: Source, segment: Segment, home: str) -> Iterator[pa.Table]:
+    """Read a segment; what is missing on another node than the driver's is no bad input, but another disk."""
+    if ray.get_runtime_context().get_node_id() != home:
+        check_listed([shard.uri for shard in segment.shards], platform.node())
+    yield from read_segment(source, segment)
 
 
 def _map(dataset: ray.data.Dataset, stage: Stage, arguments: dict[str, Any]) -> ray.data.Dataset:
@@ -125,15 +153,17 @@ def _map(dataset: ray.data.Dataset, stage: Stage, arguments: dict[str, Any]) -> 
     )
 
 
-def _label(config: LabelConfig, source: Source, segments: list[Segment], folder: Folder) -> None:
+def _label(config: LabelConfig, source: Source, segments: list[Segment], folder: Folder, clock: _Clock) -> None:
     """Run the pipeline over the segments and commit each one when all its rows are there."""
     open_segments = store.OpenSegments()
     commits = _Commits(folder, list(config.step_configs()))
     progress = _Progress(len(segments))
     for piece in _pieces(_pipeline(config, source, segments, folder)):
+        clock.reached("first_rows")
         if complete := open_segments.add(piece):
             commits.start(piece[store.SEGMENT], complete)
         progress.add(piece["rows"], commits.done())
+    clock.reached("last_rows")
     commits.wait()
     if missing := open_segments.incomplete():
         raise RaylabError(f"Segments {missing[:10]} ended without all their rows: start the same line again.")

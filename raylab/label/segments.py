@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from raylab.config import fingerprint, to_dict
+from raylab.label.isolate import Clock
 from raylab.label.plan import NOT_IN_LABELS, LabelConfig
 from raylab.label.store import number
 from raylab.schema import widen
@@ -33,16 +34,23 @@ def read_segment(source: Source, segment: Segment) -> Iterator[pa.Table]:
     """Yield the segment's rows as numbered `FLOW` tables; the very last row carries the segment's row count."""
     first = 0
     held: pa.Table | None = None
-    for shard in segment.shards:
-        for chunk in source.read(shard):
-            if not chunk.num_rows:
-                continue
-            if held is not None:
-                yield number(held, segment.index, first, None)
-                first += held.num_rows
-            held = widen(chunk)
+    for chunk in _timed(source, segment.shards):
+        if held is not None:
+            yield number(held, segment.index, first, None)
+            first += held.num_rows
+        held = chunk
     if held is not None:
         yield number(held, segment.index, first, first + held.num_rows)
+
+
+def _timed(source: Source, shards: Sequence[Shard]) -> Iterator[pa.Table]:
+    """Yield the rows of some shards; what reading them took stands in their columns, as a step's time does."""
+    clock = Clock()
+    for shard in shards:
+        for chunk in source.read(shard):
+            if chunk.num_rows:
+                yield clock.share(widen(chunk), "source")
+                clock = Clock()
 
 
 def identity(config: LabelConfig, segments: Sequence[Segment], kb_fingerprint: str) -> dict[str, Any]:

@@ -35,6 +35,8 @@ SEGMENT, ROW, SEGMENT_ROWS = "_segment", "_row", "_segment_rows"
 PIECES = pa.schema([(SEGMENT, pa.int32()), ("piece", pa.string()), ("rows", pa.int64()), (SEGMENT_ROWS, pa.int64())])
 """What is reported of each piece written."""
 
+_NO_TIME = {"worker_seconds": 0.0, "cpu_seconds": 0.0}
+
 THREADS = 4
 """Segments that the driver merges, counts or cuts at once."""
 
@@ -112,8 +114,17 @@ def commit_segment(folder: Folder, segment: int, pieces: Sequence[str], steps: S
 def commit_rows(folder: Folder, segment: int, rows: pa.Table, steps: Sequence[str]) -> dict[str, Any]:
     """Write the finished rows of a segment as its two parts, and its commit, which is returned."""
     commit = {"segment": segment, **_write_parts(folder, f"{segment:05d}", rows), "counts": count(rows, steps)}
-    folder.write_json(f"segments/{segment:05d}.json", commit)
+    folder.write_json(_commit_name(segment), commit)
     return commit
+
+
+def is_committed(folder: Folder, segment: int) -> bool:
+    """Tell whether the commit of a segment is written."""
+    return folder.exists(_commit_name(segment))
+
+
+def _commit_name(segment: int) -> str:
+    return f"segments/{segment:05d}.json"
 
 
 def _write_parts(folder: Folder, name: str, rows: pa.Table) -> dict[str, str]:
@@ -128,8 +139,8 @@ def count(rows: pa.Table, steps: Sequence[str]) -> dict[str, Any]:
     """Count what each step took in, refused and spent.
 
     Returns:
-        ``{"rows", "labelled", "steps": {name: {"rows_in", "rejected": {reason: n}, "failed", "worker_seconds"}}}``, the
-        steps being ``source`` and those given.
+        ``{"rows", "labelled", "steps": {name: {"rows_in", "rejected": {reason: n}, "failed", "worker_seconds",
+        "cpu_seconds"}}}``, the steps being ``source`` and those given.
     """
     left = collections.Counter(zip(rows["reject_step"].to_pylist(), rows["reject_reason"].to_pylist()))
     labelled = left.pop((None, None), 0)
@@ -138,15 +149,19 @@ def count(rows: pa.Table, steps: Sequence[str]) -> dict[str, Any]:
     for step in ("source", *steps):
         mine = {reason: n for (name, reason), n in sorted(left.items(), key=str) if name == step}
         failed = sum(n for reason, n in mine.items() if Reason(reason).is_failure)
-        seconds = f"seconds_{step}"
         result["steps"][step] = {
             "rows_in": remaining,
             "rejected": {reason: n for reason, n in mine.items() if not Reason(reason).is_failure},
             "failed": failed,
-            "worker_seconds": float(pc.sum(rows[seconds]).as_py() or 0.0) if seconds in rows.column_names else 0.0,
+            "worker_seconds": _sum(rows, f"seconds_{step}"),
+            "cpu_seconds": _sum(rows, f"cpu_{step}"),
         }
         remaining -= sum(mine.values())
     return result
+
+
+def _sum(rows: pa.Table, column: str) -> float:
+    return float(pc.sum(rows[column]).as_py() or 0.0) if column in rows.column_names else 0.0
 
 
 def add_counts(counts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -156,9 +171,9 @@ def add_counts(counts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         total["rows"] += one["rows"]
         total["labelled"] += one["labelled"]
         for name, step in one["steps"].items():
-            sums = total["steps"].setdefault(name, {"rows_in": 0, "rejected": {}, "failed": 0, "worker_seconds": 0.0})
-            for key in ("rows_in", "failed", "worker_seconds"):
-                sums[key] += step[key]
+            sums = total["steps"].setdefault(name, {"rows_in": 0, "rejected": {}, "failed": 0, **_NO_TIME})
+            for key in ("rows_in", "failed", *_NO_TIME):
+                sums[key] += step.get(key, 0)  # segments of an older version tell no CPU time
             for reason, n in step["rejected"].items():
                 sums["rejected"][reason] = sums["rejected"].get(reason, 0) + n
     return total
@@ -166,7 +181,7 @@ def add_counts(counts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def add_rare(counts: dict[str, Any], cut: int) -> dict[str, Any]:
     """Return the run's counts with the second pass as one more step, ``count``, that refused `cut` rows."""
-    step = {"rows_in": counts["labelled"], "rejected": {}, "failed": 0, "worker_seconds": 0.0}
+    step = {"rows_in": counts["labelled"], "rejected": {}, "failed": 0, **_NO_TIME}
     if cut:
         step["rejected"] = {Reason.RARE_ENTITY.value: cut}
     return counts | {"labelled": counts["labelled"] - cut, "steps": counts["steps"] | {"count": step}}

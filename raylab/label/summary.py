@@ -114,6 +114,7 @@ def _step(name: str, step: dict[str, Any], engine_seconds: float) -> dict[str, A
         "rejected": step["rejected"],
         "failed": step["failed"],
         "worker_seconds": round(seconds, 3),
+        "cpu_seconds": round(step["cpu_seconds"], 3),
         "rows_per_s": round(step["rows_in"] / seconds, 1) if seconds else None,
     }
 

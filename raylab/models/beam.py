@@ -28,6 +28,9 @@ BEAMS = 30
 _NEVER = -torch.inf
 _BLOCK = 64
 _ROOM = 512
+_EARLIEST = 2
+"""Levels before a search may end: where steps are compiled, the first three are programs of their own, and any search
+makes them all."""
 
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(token_BK, parent_BK) -> logit_BKV: each beam's newest token, and which beam of the step before it goes on from. The
@@ -79,7 +82,7 @@ def search(
     step: Step,
     batch: int,
     *,
-    bos: int,
+    bos: int | torch.Tensor,
     eos: int,
     trie: Trie | None = None,
     steps: int | None = None,
@@ -96,15 +99,15 @@ def search(
     Args:
         step: the model.
         batch: B.
-        bos: the token before every text.
+        bos: the token before every text; int64 [B]: before each picture's.
         eos: the token after it.
         trie: names or codes; null for free texts. It must be on `device`.
         steps: tokens to write at most, ``eos`` included; null: as the trie needs. A free text that has not ended by
             then counts only where no text of its picture has.
         beams: K.
         results: R, at most K; null: K. Fewer end the search sooner.
-        submit: called after each step, for devices that note operations down and compile them: all steps but the first
-            are then one program, however many there are.
+        submit: called after each step, for devices that note operations down and compile them: from the third on, all
+            steps are one program.
         device: of the model.
 
     Raises:
@@ -119,7 +122,7 @@ def search(
     if trie is not None and trie.eos != eos:
         raise RaylabError(f"beam search: the trie's names end with token {trie.eos}, the model's with {eos}.")
     live = _start(batch, steps, eos, device)
-    token_BK = torch.full((batch, 1), bos, device=device)
+    token_BK = bos[:, None] if isinstance(bos, torch.Tensor) else torch.full((batch, 1), bos, device=device)
     done = _nothing(batch, results, steps, eos, device)
     broken = torch.zeros((), dtype=torch.bool, device=device)
     for level in range(steps):
@@ -132,7 +135,7 @@ def search(
             done = done.best_with(_ending(live, live.score_BK, trie))
         if submit is not None:
             submit()
-        if level and bool((done.score_BR[:, -1] >= live.score_BK.amax(1)).all()):
+        if level >= _EARLIEST and bool((done.score_BR[:, -1] >= live.score_BK.amax(1)).all()):
             break
     if bool(broken):
         raise FloatingPointError("beam search: the model's logits are not numbers")
@@ -145,6 +148,7 @@ def decode(
     image_BCHW: torch.Tensor,
     context_BC: torch.Tensor,
     *,
+    start: torch.Tensor | None = None,
     trie: Trie | None = None,
     steps: int | None = None,
     beams: int = BEAMS,
@@ -152,6 +156,8 @@ def decode(
     submit: Callable[[], None] | None = None,
 ) -> Beams:
     """Search with a GiT in evaluation mode; arguments as in `Git.encode` and `search`.
+
+    An answer begins behind the model's `bos`, or behind the token that `start` (int64 [B]) gives each picture.
 
     Raises:
         RaylabError: besides those of `search`, a trie of another vocabulary.
@@ -167,7 +173,7 @@ def decode(
         return search(
             functools.partial(git.step, cache),
             len(image_BCHW),
-            bos=git.config.bos,
+            bos=git.config.bos if start is None else start,
             eos=git.config.eos,
             trie=trie,
             steps=steps,

@@ -14,7 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
+from raylab.errors import RaylabError
 from raylab.models.distributed import all_reduce, gather, gather_ids, highest, rank, world
+
+NEAREST_ROWS = 65_536
+"""Rows that `ClassTable.nearest` looks at at once."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class ClassTable(nn.Module):
         config: see there.
         seed: of the first values: the whole table's, so that every number of workers starts from the same.
 
+    Raises:
+        RaylabError: the last worker would have no row.
+
     Attributes:
         weight: float32 [rows here, dim]. Not averaged over workers: keep it out of DDP.
         first: the whole table's number of the first row here.
@@ -46,10 +53,14 @@ class ClassTable(nn.Module):
 
     def __init__(self, classes: int, dim: int, config: ClassTableConfig, seed: int = 0) -> None:
         super().__init__()
-        if classes < world():
-            raise ValueError(f"{classes} classes do not give each of {world()} workers one")
-        self.classes, self.config, self.sparse = classes, config, True
         size = math.ceil(classes / world())
+        if size * (world() - 1) >= classes:  # the last one's rows; they are cut as torch.chunk cuts
+            fewer = math.ceil(classes / size) if classes else 0
+            raise RaylabError(
+                f"{classes} classes cannot be shared by {world()} workers, {size} each: the last would have none. Take "
+                f"{fewer} workers or fewer (--parallel.workers), or labels with more entities."
+            )
+        self.classes, self.config, self.sparse = classes, config, True
         self.first = min(rank() * size, classes)
         last = min(self.first + size, classes)
         self.weight = nn.Parameter(_first_values(self.first, last, dim, seed))
@@ -86,10 +97,29 @@ class ClassTable(nn.Module):
         mine_N = (local_N >= 0) & (local_N < rows)
         drawn = torch.randint(rows, (wanted + len(class_N),), device=device)
         positive_N = torch.where(mine_N, local_N, drawn[: len(class_N)])  # others' classes give way to more negatives
-        chosen_S = torch.cat([positive_N, drawn[len(class_N) :]]).sort().values
+        chosen_S = torch.cat([positive_N, drawn[len(class_N) :]]).sort().values + 0  # torch-xla cannot index by a sort
         first_seen = torch.ones_like(chosen_S, dtype=torch.bool)
         first_seen[1:] = chosen_S[1:] != chosen_S[:-1]
         return chosen_S, first_seen
+
+    @torch.no_grad()
+    def nearest(self, image_BD: Tensor) -> Tensor:
+        """Return int64 [B], the class nearest to each of this worker's vectors; all workers call it.
+
+        Args:
+            image_BD: float32 [B, dim], as many rows in each worker.
+        """
+        vector_ND = gather(image_BD)
+        best_N = vector_ND.new_full((len(vector_ND),), -torch.inf)
+        class_N = torch.zeros(len(vector_ND), dtype=torch.int64, device=vector_ND.device)
+        for start in range(0, len(self.weight), NEAREST_ROWS):
+            row_SD = normalize(self.weight[start : start + NEAREST_ROWS], dim=-1)
+            cosine_N, at_N = (vector_ND @ row_SD.T).max(dim=1)
+            class_N = torch.where(cosine_N > best_N, at_N + start + self.first, class_N)
+            best_N = torch.maximum(cosine_N, best_N)
+        winner_N = gather(best_N[None]).argmax(dim=0)  # [workers, N]: each looked at its own rows
+        found_N = gather_ids(class_N[None])[winner_N, torch.arange(len(winner_N), device=winner_N.device)]
+        return found_N[rank() * len(image_BD) : (rank() + 1) * len(image_BD)]
 
     def rescale(self) -> None:
         """Divide the gradient by the number of workers: what DDP's averaging does for everything else."""

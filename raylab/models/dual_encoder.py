@@ -125,8 +125,15 @@ def _quiet() -> Iterator[None]:
 class DualEncoder(nn.Module):
     """An open_clip model that takes raw pixels and returns unit vectors.
 
+    What has no part in that rests: it is not trained, and stays as it was. So a SigLIP's ``logit_bias`` (a softmax is
+    the same with any bias) and a CoCa's text decoder.
+
     Args:
         clip: the open_clip model.
+
+    Attributes:
+        image_size: pixels a side.
+        dim: length of a vector.
     """
 
     mean: Tensor
@@ -141,6 +148,9 @@ class DualEncoder(nn.Module):
         for name in ("mean", "std"):
             values = torch.tensor(clip.visual.preprocess_cfg[name]).view(1, -1, 1, 1)
             self.register_buffer(name, values, persistent=False)
+        self.dim, without_a_part = _traced(self)
+        for parameter in without_a_part:
+            parameter.requires_grad_(False)
 
     def pixels(self, image_BHWC: Tensor) -> Tensor:
         """Return uint8 [B, H, W, 3] as the network's input, float [B, 3, H, W]."""
@@ -162,18 +172,64 @@ class DualEncoder(nn.Module):
             outputs["scale"] = self.clip.logit_scale.exp()
         return outputs
 
-    @property
-    def dim(self) -> int:
-        """Length of a vector."""
-        return int(self.clip.visual.output_dim)
-
     def shard_units(self) -> list[nn.Module]:
-        """Return the transformer blocks: what FSDP shards one by one."""
-        return [module for module in self.modules() if type(module).__name__.endswith(("AttentionBlock", "Bottleneck"))]
+        """Return the towers' blocks: what FSDP shards one by one."""
+        return blocks(self)
 
     def checkpoint_activations(self) -> None:
         """Keep block inputs alone for the backward pass, and compute the rest again."""
         self.clip.set_grad_checkpointing(True)
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    """Return the blocks of which towers are made, by the names of their classes; none that lies within another.
+
+    open_clip's are ``ResidualAttentionBlock``, ``CustomResidualAttentionBlock`` and ``Bottleneck``, timm's ``Block``,
+    ``EvaBlockPostNorm`` and the like, those of Hugging Face ``BertLayer``, ``XLMRobertaLayer``, ``T5Block``.
+    """
+    found: list[nn.Module] = []
+    for child in module.children():
+        is_block = any(word in type(child).__name__ for word in ("Block", "Bottleneck", "BertLayer", "RobertaLayer"))
+        found += [child] if is_block and any(True for _ in child.parameters()) else blocks(child)
+    return found
+
+
+def _traced(module: DualEncoder) -> tuple[int, list[nn.Parameter]]:
+    """Return the length of a vector, and the parameters that no output depends on.
+
+    Both are found with tensors that have shapes and no values: nothing is computed.
+    """
+    import torch
+    from torch.func import functional_call
+
+    named, side = dict(module.named_parameters()), module.image_size
+    with _without_values(module.clip) as device:
+        stand_in = {name: torch.empty_like(value, device=device).requires_grad_() for name, value in named.items()}
+        buffers = {name: torch.empty_like(value, device=device) for name, value in module.named_buffers()}
+        image_BHWC = torch.zeros(2, side, side, 3, dtype=torch.uint8, device=device)
+        token_BL = torch.zeros(2, module.clip.context_length, dtype=torch.int64, device=device)
+        outputs = functional_call(module, stand_in | buffers, (image_BHWC, token_BL))
+        total = torch.stack([value.sum() for value in outputs.values()]).sum()
+        gradients = torch.autograd.grad(total, list(stand_in.values()), allow_unused=True)
+    resting = [parameter for parameter, gradient in zip(named.values(), gradients) if gradient is None]
+    return outputs["image_BD"].shape[1], resting
+
+
+@contextlib.contextmanager
+def _without_values(clip: Any) -> Iterator[str]:
+    """Yield a device on which tensors made meanwhile have no values.
+
+    That is torch's meta device; but a text tower of Hugging Face looks at values unless its tensors are torch's fake
+    ones, of which each operation takes much longer.
+    """
+    if not hasattr(getattr(clip, "text", None), "config"):
+        yield "meta"
+        return
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
+        yield "cpu"
 
 
 def image_side(preprocess: dict[str, Any]) -> int:

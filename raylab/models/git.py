@@ -246,8 +246,7 @@ class Git(nn.Module):
 
         Arguments are those of `loss`. What follows an `eos` is not scored, as in GER D.2: codes are filled up with it.
         """
-        known, wanted = target_BT[..., :-1], target_BT[..., 1:]
-        scored = (wanted != self.config.pad) & (known != self.config.eos)
+        wanted, scored = self._scored(target_BT)
         # torch spreads s over all V tokens; s V / (V - 1) of that is s over the V - 1 others.
         vocab = self.config.vocab
         token_loss = cross_entropy(
@@ -258,6 +257,21 @@ class Git(nn.Module):
         ).view_as(wanted)
         count = scored.sum(-1)
         return (token_loss * scored).sum(-1) / count.clamp(min=1), count > 0
+
+    def exact(self, logit_BTV: torch.Tensor, target_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return whether greedy decoding would write each text to the last token, and whether it has any (bool [B]).
+
+        It would where the likeliest token is the right one at each place, given the right ones before. Arguments are
+        those of `loss`.
+        """
+        wanted, scored = self._scored(target_BT)
+        right = logit_BTV[..., :-1, :].argmax(-1) == wanted
+        return (right | ~scored).all(-1), scored.any(-1)
+
+    def _scored(self, target_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tokens to be foretold, and which of them count."""
+        known, wanted = target_BT[..., :-1], target_BT[..., 1:]
+        return wanted, (wanted != self.config.pad) & (known != self.config.eos)
 
     def encode(self, image_BCHW: torch.Tensor, context_BC: torch.Tensor) -> Prefix:
         """Return what all beams of a picture share; arguments as in `forward`, one text a picture."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from raylab.errors import RaylabError
 from raylab.models.dual_encoder import DualEncoderConfig, image_side, normalised
 from raylab.models.git import Git, GitConfig
+from raylab.models.git_checkpoint import GitCheckpoint, is_checkpoint
 from raylab.models.git_weights import OpenClipTokens
 from raylab.models.text import Tokenizer, TokenizerConfig
 
@@ -65,6 +67,11 @@ class GitModule(nn.Module):
         ids = {"vocab": words.vocab, "pad": words.pad, "bos": words.start, "eos": words.end}
         return cls(Git(GitConfig(image_width=tokens.width, **asdict(shape), **ids), tokens), preprocess)
 
+    @classmethod
+    def of_checkpoint(cls, checkpoint: GitCheckpoint, shape: GitShape, *, weights: bool = True) -> GitModule:
+        """Return a GIT of Hugging Face; of `shape`, the lengths of texts are taken, the rest is the checkpoint's."""
+        return cls(checkpoint.build(shape.context, shape.target, weights=weights), checkpoint.preprocess)
+
     def forward(self, image_BHWC: Tensor, context_BRC: Tensor, target_BRT: Tensor) -> dict[str, Tensor]:
         """See `Git.forward`; pictures are uint8 [B, H, W, 3]. Returns ``logit_BRTV``."""
         return {"logit_BRTV": self.git(self.pixels(image_BHWC), context_BRC, target_BRT)}
@@ -74,9 +81,23 @@ class GitModule(nn.Module):
         return normalised(image_BHWC, self.mean, self.std)
 
     def save(
-        self, folder: Path, encoder: DualEncoderConfig, tokenizer: TokenizerConfig, shape: GitShape, *, codes: bool
+        self,
+        folder: Path,
+        encoder: DualEncoderConfig | GitCheckpoint,
+        tokenizer: TokenizerConfig,
+        shape: GitShape,
+        *,
+        codes: bool,
     ) -> None:
-        """Write everything that `GitRecogniser.open` needs: nothing of it is looked for elsewhere."""
+        """Write everything that `GitRecogniser.open` needs: nothing of it is looked for elsewhere.
+
+        Args:
+            folder: made where it is missing.
+            encoder: what the network was made of.
+            tokenizer: likewise.
+            shape: likewise.
+            codes: it writes ALD codes instead of names.
+        """
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +111,7 @@ class GitModule(nn.Module):
 
 @dataclass(frozen=True)
 class SavedGit:
-    """A folder that `GitModule.save` wrote, opened."""
+    """A folder that `GitModule.save` wrote, or a GIT of Hugging Face, opened."""
 
     module: GitModule
     tokenizer: Tokenizer
@@ -98,6 +119,9 @@ class SavedGit:
     """It writes ALD codes instead of names."""
     revision: str
     """12 hex digits of the weights."""
+    one_text: bool = False
+    """The answer goes on where the question ends, behind one start token, as in Hugging Face's checkpoints; ours have
+    the start token between the two."""
 
     @classmethod
     def open(cls, folder: Path) -> SavedGit:
@@ -106,21 +130,39 @@ class SavedGit:
         Raises:
             RaylabError: the folder is no such model, or damaged.
         """
+        if is_checkpoint(folder):
+            return cls._of_checkpoint(folder)
         from safetensors.torch import load_file
 
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            encoder = DualEncoderConfig(name=str(folder / ARCHITECTURE), from_scratch=True)
             tokenizer = TokenizerConfig(str(folder / TOKENIZER))
-            module = GitModule.make(encoder, tokenizer, GitShape(**facts["shape"]))
+            module = _architecture(folder / ARCHITECTURE, tokenizer, GitShape(**facts["shape"]))
             module.load_state_dict(load_file(folder / WEIGHTS))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise RaylabError(
                 f"{folder} is no generative recogniser, or damaged ({type(error).__name__}: {str(error)[:200]})."
             ) from error
-        return cls(module.eval(), Tokenizer(tokenizer), facts["codes"], _revision(folder / WEIGHTS))
+        return cls(module.eval(), Tokenizer(tokenizer), facts["codes"], _revision([folder / WEIGHTS]))
+
+    @classmethod
+    def _of_checkpoint(cls, folder: Path) -> SavedGit:
+        module = GitModule.of_checkpoint(GitCheckpoint(str(folder)), GitShape())
+        weights = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+        tokenizer = Tokenizer(TokenizerConfig(str(folder)))
+        return cls(module.eval(), tokenizer, False, _revision(weights), one_text=True)
 
 
-def _revision(weights: Path) -> str:
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:12]
+def _architecture(folder: Path, tokenizer: TokenizerConfig, shape: GitShape) -> GitModule:
+    """Return the network of a saved model, without its weights."""
+    if is_checkpoint(folder):
+        return GitModule.of_checkpoint(GitCheckpoint(str(folder)), shape, weights=False)
+    return GitModule.make(DualEncoderConfig(name=str(folder), from_scratch=True), tokenizer, shape)
+
+
+def _revision(weights: Sequence[Path]) -> str:
+    digest = hashlib.blake2b()
+    for path in weights:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()[:12]

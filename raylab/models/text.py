@@ -79,6 +79,14 @@ class Tokenizer:
         """Return int64 [n, length]: tokens, cut off and filled up with `pad`."""
         return _rows([ids[:length] for ids in self.ids(texts)], length, self.pad)
 
+    def opened(self, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return texts behind a start token, all but their last token, and that one: int64 [n, length] and [n].
+
+        So Hugging Face's GIT is asked, whose answers go on where the question ends; see `git_weights`.
+        """
+        rows = [[self.start, *ids[:length]] for ids in self.ids(texts)]
+        return _rows([row[:-1] for row in rows], length, self.pad), np.array([row[-1] for row in rows], np.int64)
+
     def answers(self, texts: Sequence[str | None], length: int) -> np.ndarray:
         """Return int64 [n, length]: start, tokens, end, filled up with `pad`; all `pad` where there is no text."""
         found = self.ids([text or "" for text in texts])

@@ -9,6 +9,8 @@ from typing import Any
 
 from raylab.sources.base import SourceConfig
 
+OF_CLIP = ("torchvision", "open-clip-torch")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -21,14 +23,23 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Input:
+    """What a job reads besides its source and its knowledge base."""
+
+    kind: str
+    """``store`` (a label store), ``run`` (a training run), ``set`` (images)."""
+    uri: str
+
+
+@dataclass(frozen=True)
 class Asked:
     """What the checks are made for. Without a job's line: the cluster alone."""
 
     cpus: float = 0.0
     """CPUs without which the job's actors and tasks cannot all start."""
     gpus: float = 0.0
-    tpus: bool = False
-    """The job trains by XLA."""
+    train: Any = None
+    """A training run's config: what it trains on depends on the cluster."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Flag -> path or address that workers open."""
     shared_disk: bool = False
@@ -37,6 +48,10 @@ class Asked:
     kb: str = ""
     models: Mapping[str, Model] = field(default_factory=dict)
     """Flag -> model."""
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    """Flag -> what else is read: a label store, another run, sets of images."""
+    packages: tuple[str, ...] = ()
+    """Packages without which its workers do not start."""
     project: str | None = None
     """W&B's; null: the job does not use W&B."""
 
@@ -44,14 +59,18 @@ class Asked:
 def of_label(config: Any, cpus: float, gpus: float) -> Asked:
     """Return what a labeling run asks for, or an annotation run."""
     steps, models = config.step_configs(), {}
+    packages: list[str] = []
     if "select" in steps:
         models["--select.clip"] = Model("clip", config.select.clip.name, config.select.clip.pretrained)
+        packages += OF_CLIP
     if "mentions" in steps and not config.mentions.aliases_only:
         models["--mentions.spacy"] = Model("spacy", config.mentions.spacy)
+        packages.append("spacy")
     for flag in ("annotator", "describer"):
         engine = getattr(config, flag, None)
         if engine is not None and engine.model:
             models[f"--{flag}.model"] = Model("engine", engine.model)
+            packages += [] if engine.model.startswith(("http://", "https://")) else ["vllm", "transformers"]
     return Asked(
         cpus,
         gpus,
@@ -61,10 +80,11 @@ def of_label(config: Any, cpus: float, gpus: float) -> Asked:
         source=config.source,
         kb=config.kb,
         models=models,
+        packages=tuple(dict.fromkeys(packages)),
     )
 
 
-def of_train(config: Any, cpus: float, gpus: float) -> Asked:
+def of_train(config: Any, cpus: float) -> Asked:
     """Return what a training run asks for."""
     encoder = config.task.encoder
     models = {}
@@ -72,16 +92,20 @@ def of_train(config: Any, cpus: float, gpus: float) -> Asked:
         models["--task.encoder"] = Model("clip", encoder.name, encoder.pretrained)
     if tokenizer := getattr(config.task, "tokenizer", None):
         models["--task.tokenizer"] = Model("tokenizer", tokenizer.name)
+    inputs = {"--labels": Input("store", config.labels)} | (
+        {"--init": Input("run", config.init)} if config.init else {}
+    )
     return Asked(
         cpus,
-        gpus,
-        tpus=config.accelerator == "xla",
+        train=config,
         places=config.places(),
         shared_disk=config.shared_disk,
         out=config.out,
         source=config.source,
         kb=config.kb,
         models=models,
+        inputs=inputs,
+        packages=(*OF_CLIP, "transformers", *(("torch-xla",) if config.accelerator == "xla" else ())),
         project=config.track.project or None,
     )
 
@@ -99,7 +123,17 @@ def of_evaluate(config: Any, cpus: float, gpus: float) -> Asked:
         out=config.out,
         kb=config.kb,
         models=models,
+        inputs=_sets(config),
+        packages=OF_CLIP,
     )
+
+
+def _sets(config: Any) -> dict[str, Input]:
+    """Return the sets of images that the benchmarks read; the made ones are nowhere."""
+    found = {flag: place for flag, place in config.places().items() if flag not in ("--kb", "--model")}
+    return {
+        flag: Input("set", place) for flag, place in found.items() if not place.startswith(("miniworld://", "oven://"))
+    }
 
 
 def _is_folder(name: str) -> bool:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import enum
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any
 
 from raylab.preflight.asked import Asked
+
+PATIENCE_S = 25.0
+"""For a look, as for everything else that a check does: libraries of storage try for minutes by themselves."""
 
 
 class Level(enum.StrEnum):
@@ -54,6 +61,12 @@ class Cluster:
     """Node -> what Ray says that it has: CPU, GPU, TPU, object_store_memory (bytes), ..."""
     is_own: bool = False
     """It is a Ray of this process on this machine."""
+    elsewhere: bool = False
+    """Nodes that are not there yet will do the work."""
+    most: Mapping[str, float] = field(default_factory=dict)
+    """What it has or can grow to; infinite where it can grow and nobody can tell to what."""
+    refused: str = ""
+    """What a training job would say of its accelerators before it starts."""
     token: bool = True
     """Requests without a token are refused."""
     skews: Mapping[str, float] = field(default_factory=dict)
@@ -96,6 +109,8 @@ class Check:
     """As the table calls it."""
     way_out = ""
     """What to do where a look raises, and else where `judge` says nothing better."""
+    patience_s = PATIENCE_S
+    """Seconds for its look."""
 
     def applies(self, asked: Asked) -> bool:
         """Tell whether the job has anything to do with it."""
@@ -129,14 +144,36 @@ class Check:
 
 
 def looks(checks: Sequence[Check], task: Task) -> dict[str, Any]:
-    """Look on this host: check's name -> what it saw, or `Failed`."""
-    return {check.name: _look(check, task) for check in checks}
+    """Look on this host, all checks at a time: check's name -> what it saw, or `Failed`."""
+    started = time.monotonic()
+    running = {check: begin(check.look, task) for check in checks}
+    return {
+        check.name: ended(look, check.patience_s - (time.monotonic() - started), check.patience_s)
+        for check, look in running.items()
+    }
 
 
-def _look(check: Check, task: Task) -> Any:
+def begin(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Do something in a thread that may be left behind: whoever waits for a dead server waits long."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(*arguments))
+        except Exception as error:  # whatever libraries, disks and networks raise: that is what is looked for
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
+
+
+def ended(work: Future[Any], seconds: float, patience_s: float = PATIENCE_S) -> Any:
+    """Return what came of it, or `Failed` where it raised or did not end in time."""
     try:
-        return check.look(task)
-    except Exception as error:  # whatever libraries, disks and networks raise: that is what is looked for
+        return work.result(max(0.0, seconds))
+    except Late as error:
+        return failed(error) if work.done() else Failed(f"no answer within {patience_s:g} s")
+    except Exception as error:  # see `begin`
         return failed(error)
 
 
@@ -151,10 +188,8 @@ def judge(check: Check, seen: Seen) -> Finding:
     broken = {name: one.error for name, one in {"driver": seen.driver, **seen.nodes}.items() if isinstance(one, Failed)}
     if broken:
         return check.fail(together(broken))
-    try:
-        return check.judge(seen)
-    except Exception as error:  # it looks at storage too
-        return check.fail(failed(error).error)
+    found = ended(begin(check.judge, seen), PATIENCE_S)  # it looks at storage too
+    return check.fail(found.error) if isinstance(found, Failed) else found
 
 
 def together(said: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raylab.preflight.base import Check
 from raylab.preflight.cluster import Cpus, Token, Upload, WandB
-from raylab.preflight.data import KnowledgeBase, LocalPaths, SourceReads, Storage
+from raylab.preflight.data import Inputs, KnowledgeBase, LocalPaths, SourceReads, Storage
 from raylab.preflight.hosts import Accelerators, Clock, Disk, SharedMemory, Versions
 from raylab.preflight.models import Models
 
@@ -21,6 +21,7 @@ CHECKS: tuple[type[Check], ...] = (
     Storage,
     KnowledgeBase,
     SourceReads,
+    Inputs,
     Models,
     WandB,
 )

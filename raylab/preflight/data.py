@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from raylab.errors import RaylabError
+from raylab.mirror import copy_of
 from raylab.preflight.asked import Asked
 from raylab.preflight.base import Check, Finding, Seen, Task, nodes_of, together
+from raylab.preflight.hosts import usage
 from raylab.storage import Folder, is_one_hosts, refuse_local
 
 MANIFEST, RUN = "MANIFEST.json", "run.json"
@@ -28,7 +31,7 @@ class LocalPaths(Check):
     def judge(self, seen: Seen) -> Finding:
         """Say what the job itself would say."""
         try:
-            refuse_local(seen.asked.places, len(seen.cluster.nodes), seen.asked.shared_disk)
+            refuse_local(seen.asked.places, len(seen.cluster.nodes), seen.asked.shared_disk, seen.cluster.elsewhere)
         except RaylabError as error:
             text, _, way_out = str(error).partition(". ")
             return self.fail(text, way_out)
@@ -95,7 +98,11 @@ class KnowledgeBase(Check):
         return bool(asked.kb)
 
     def look(self, task: Task) -> dict[str, Any]:
-        """Return fingerprint, entities and bytes; one in a bucket is not fetched for it."""
+        """Return fingerprint, entities and bytes, and the bytes that are free for a copy of one in a bucket.
+
+        Raises:
+            RaylabError: files are missing, or are not of the size that they had when it was made.
+        """
         if is_one_hosts(task.asked.kb):
             from raylab.kb.catalog import Catalog
 
@@ -105,22 +112,44 @@ class KnowledgeBase(Check):
         if not folder.exists("kb.json"):
             raise RaylabError(f"{folder.uri} is no knowledge base (kb.json is missing)")
         found = folder.read_json("kb.json")
-        return _described(found["fingerprint"], found["entities"], found["files"])
+        free = _room_for_copy(folder.uri, found["files"])
+        return _described(found["fingerprint"], found["entities"], found["files"]) | {"free": free}
 
     def judge(self, seen: Seen) -> Finding:
-        """Compare fingerprints."""
-        other = {name: one for name, one in seen.nodes.items() if one != seen.driver}
-        if other:
+        """Compare fingerprints, and sizes with the room on the disks."""
+        mine = seen.driver["fingerprint"]
+        if other := {name: one for name, one in seen.nodes.items() if one["fingerprint"] != mine}:
             said = {name: f"fingerprint {one['fingerprint'][:12]}" for name, one in other.items()}
-            return self.fail(f"{together(said)}; the driver has {seen.driver['fingerprint'][:12]}")
+            return self.fail(f"{together(said)}; the driver has {mine[:12]}")
         size = f"{seen.driver['bytes'] / 2**20:,.0f} MiB"
+        hosts = {"driver": seen.driver, **seen.nodes}
+        if small := {
+            name: one for name, one in hosts.items() if one.get("free") is not None and one["free"] < one["bytes"]
+        }:
+            said = {name: f"{one['free'] / 2**20:,.0f} MiB free for a copy of {size}" for name, one in small.items()}
+            return self.fail(together(said), "free some space, or set XDG_CACHE_HOME to a larger disk on every node")
         copied = "" if is_one_hosts(seen.asked.kb) else ", copied to each node's disk at its first use"
-        text = f"{seen.driver['entities']:,} entities, {seen.driver['fingerprint'][:12]} on every node; {size}{copied}"
+        text = f"{seen.driver['entities']:,} entities, {mine[:12]} on every node; {size}{copied}"
         return self.ok(text)
 
 
 def _described(fingerprint: str, entities: int, files: dict[str, int]) -> dict[str, Any]:
     return {"fingerprint": fingerprint, "entities": entities, "bytes": sum(files.values())}
+
+
+def _room_for_copy(uri: str, files: dict[str, int]) -> int | None:
+    """Compare a bucket's files with those that were made; return the bytes free for a copy, null where there is one."""
+    from raylab.sources.filesystem import list_files
+
+    listed = list_files(uri)
+    sizes = {file.name: file.size for file in listed}
+    for name, size in files.items():
+        if name not in sizes:
+            raise RaylabError(f"{uri} is half of a knowledge base: {name} is missing. Copy it again.")
+        if sizes[name] != size:
+            raise RaylabError(f"{uri}/{name} has {sizes[name]} bytes, and {size} when it was made. Copy it again.")
+    place = copy_of(uri, listed)
+    return None if place.exists() else usage(place)[0]
 
 
 class SourceReads(Check):
@@ -158,3 +187,80 @@ class SourceReads(Check):
         if "refused" in seen.driver:
             return self.warn(f"{seen.driver} on every node", "look whether all are: jobs/label.py --dry-run")
         return self.ok(f"{seen.driver}; the first row read on every node")
+
+
+class Inputs(Check):
+    """Label stores, other runs and sets of images are there."""
+
+    name = "inputs"
+    way_out = "look for a slip in the address; give one that all nodes reach, with credentials on every node"
+
+    def applies(self, asked: Asked) -> bool:
+        """It has some."""
+        return bool(asked.inputs)
+
+    def look(self, task: Task) -> dict[str, str]:
+        """Return flag -> what is there; of what workers do not open, the driver's host alone looks.
+
+        Raises:
+            RaylabError: there is nothing, or a part of it.
+        """
+        opened = {
+            flag: one for flag, one in task.asked.inputs.items() if flag in task.asked.places or task.host == "driver"
+        }
+        looks = {"store": _store, "run": _run, "set": _set}
+        return {flag: _named(flag, looks[one.kind], one.uri) for flag, one in opened.items()}
+
+    def judge(self, seen: Seen) -> Finding:
+        """Compare what is listed."""
+        said = {name: ", ".join(one.values()) for name, one in seen.nodes.items() if one}
+        driver = ", ".join(text for flag, text in seen.driver.items() if flag in seen.asked.places)
+        if other := {name: text for name, text in said.items() if text != driver}:
+            return self.fail(f"{together(other)}; the driver sees {driver}")
+        return self.ok(", ".join(seen.driver.values()))
+
+
+def _named(flag: str, look: Callable[[str], str], uri: str) -> str:
+    try:
+        return f"{flag} {look(uri)}"
+    except RaylabError as error:
+        raise RaylabError(f"{flag}: {error}") from error
+
+
+def _store(uri: str) -> str:
+    """Open a finished label store: its parts are all there, and the first can be read."""
+    import pyarrow.parquet as pq
+
+    from raylab.schema import check_version
+
+    folder = Folder(uri)
+    if not folder.exists(MANIFEST):
+        state = "is not finished: start its job again" if folder.exists(RUN) else "holds no label store"
+        raise RaylabError(f"{uri} {state} ({MANIFEST} is missing)")
+    manifest = folder.read_json(MANIFEST)
+    parts = [*manifest["labels"], *manifest["rejects"]]
+    there = {name for below in {part.rpartition("/")[0] for part in parts} for name in folder.names(below)}
+    if missing := [part for part in parts if part not in there]:
+        raise RaylabError(f"{uri} lacks {missing[0]}, {len(missing)} of {len(parts)} parts are missing: copy it again")
+    folder.read_json(RUN)
+    for part in parts[:1]:
+        with folder.fs.open(folder.path(part), "rb") as file:
+            check_version(pq.ParquetFile(file).schema_arrow, f"{uri}/{part}")
+    return f"{len(manifest['labels'])} parts"
+
+
+def _run(uri: str) -> str:
+    from raylab.train.examples import POINTER
+
+    folder = Folder(uri)
+    if not folder.exists(POINTER):
+        raise RaylabError(
+            f"{uri} has no checkpoint ({POINTER} is missing): it is no training run, or has saved nothing"
+        )
+    return f"step {folder.read_json(POINTER)['step']}"
+
+
+def _set(uri: str) -> str:
+    from raylab.sources.filesystem import list_files
+
+    return f"{len(list_files(uri))} files"

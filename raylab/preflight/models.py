@@ -30,6 +30,7 @@ class Models(Check):
     """Each model is there, or can be fetched, on every node."""
 
     name = "models"
+    patience_s = CLIP_TIMEOUT_S + 25
     way_out = "name an address that all nodes reach (s3://bucket/model, package://), or install or copy the model on " \
         "every node; a model of the hub needs a network or the hub's cache (HF_HOME)"  # fmt: skip
 

@@ -19,11 +19,26 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raylab.errors import RaylabError
 from raylab.preflight import asked
 from raylab.preflight.asked import Asked
-from raylab.preflight.base import Check, Cluster, Finding, Level, Seen, Task, failed, judge, looks, together
+from raylab.preflight.base import (
+    Check,
+    Cluster,
+    Failed,
+    Finding,
+    Level,
+    Seen,
+    Task,
+    begin,
+    ended,
+    failed,
+    judge,
+    looks,
+    together,
+)
 from raylab.preflight.checks import CHECKS
-from raylab.session import READ_CPUS, session
+from raylab.session import READ_CPUS, resource, session, works_elsewhere
 
 PATIENCE_S = 120.0
 """A node that has not answered by then counts as one that fails."""
@@ -33,6 +48,7 @@ PINGS = 5
 
 KNOCK_S = 5.0
 NO_CLUSTER = "is it up (ray status), is RAY_ADDRESS right, have both the same Ray and the same token?"
+NO_WORKER = "this check and the job start from the head alone: once workers are up (ray status), check again"
 LOST = "see its logs: ray logs --node-ip; raylab must be installed there, as on the driver"
 
 
@@ -83,9 +99,7 @@ def _asked_of_training(config: Any) -> Asked:
     from raylab.train.plan import check
 
     check(config)
-    workers = config.parallel.workers
-    gpus = workers if config.accelerator == "cuda" else 0
-    return asked.of_train(config, READ_CPUS + workers * config.parallel.cpus, gpus)
+    return asked.of_train(config, READ_CPUS + config.parallel.workers * config.parallel.cpus)
 
 
 def _asked_of_evaluation(config: Any) -> Asked:
@@ -121,6 +135,7 @@ def _knock(address: str) -> None:
 
 
 def _check(wanted: Asked, is_own: bool) -> list[Finding]:
+    wanted, refused = _on_this_cluster(wanted)
     task = Task(wanted, f"preflight-{uuid.uuid4().hex[:8]}", "driver")
     checks = [check for check in (one() for one in CHECKS) if check.applies(wanted)]
     findings = {check.name: found for check in checks if (found := _prepare(check, task))}
@@ -129,26 +144,64 @@ def _check(wanted: Asked, is_own: bool) -> list[Finding]:
     with ThreadPoolExecutor(1) as aside:
         here = aside.submit(looks, looking, task)
         seen, skews, lost = _look_everywhere(looking, task, nodes)
-    try:
-        if seen:
-            cluster = _cluster(nodes, is_own, skews)
-            for check in looking:
-                there = {name: one[check.name] for name, one in seen.items()}
-                findings[check.name] = judge(check, Seen(task, cluster, here.result()[check.name], there))
-    finally:
+    if seen:
+        cluster = _cluster(nodes, is_own, skews, refused)
         for check in looking:
-            check.finish(task)
+            there = {name: one[check.name] for name, one in seen.items()}
+            findings[check.name] = judge(check, Seen(task, cluster, here.result()[check.name], there))
+    for check in looking:
+        _finish(check, task, findings)
     in_order = [findings[check.name] for check in checks if check.name in findings]
-    return ([Finding("nodes", Level.FAIL, together(lost), LOST)] if lost else []) + in_order
+    return _of_nodes(nodes, lost) + in_order
+
+
+def _of_nodes(nodes: Mapping[str, Mapping[str, Any]], lost: Mapping[str, str]) -> list[Finding]:
+    """Say which nodes were not looked at."""
+    if lost:
+        return [Finding("nodes", Level.FAIL, together(lost), LOST)]
+    if not any(node["Resources"].get("CPU") for node in nodes.values()):
+        return [Finding("nodes", Level.WARN, "no worker is up; nothing was looked at there", NO_WORKER)]
+    return []
+
+
+def _on_this_cluster(wanted: Asked) -> tuple[Asked, str]:
+    """Return what a training run asks for on this cluster, and why the job would refuse it; else what was asked."""
+    config = wanted.train
+    if config is None:
+        return wanted, ""
+    from ray.train import RunConfig
+
+    from raylab.train.accelerators.run import make_trainer
+    from raylab.train.run import check_gpus, gpus_of_worker
+
+    wanted = replace(wanted, train=None)
+    try:
+        gpus = gpus_of_worker(config)
+        wanted = replace(wanted, gpus=gpus * config.parallel.workers)
+        check_gpus(config)
+        make_trainer(_nothing, config, gpus, RunConfig())
+    except RaylabError as error:
+        return wanted, str(error)
+    return wanted, ""
+
+
+def _nothing() -> None:
+    """What the workers of a trainer do that is made to see whether it can be made."""
 
 
 def _prepare(check: Check, task: Task) -> Finding | None:
     """Prepare a check; return what it comes to where that is not possible already."""
-    try:
-        check.prepare(task)
-    except Exception as error:  # see `base.looks`
-        return check.fail(failed(error).error)
-    return None
+    found = ended(begin(check.prepare, task), check.patience_s)
+    return check.fail(found.error) if isinstance(found, Failed) else None
+
+
+def _finish(check: Check, task: Task, findings: dict[str, Finding]) -> None:
+    """Clear away what a check prepared, and say so where that is not possible and all else is well."""
+    found = ended(begin(check.finish, task), check.patience_s)
+    before = findings.get(check.name)
+    if isinstance(found, Failed) and (before is None or before.level is not Level.FAIL):
+        seen = f"{before.seen}; " if before else ""
+        findings[check.name] = check.warn(f"{seen}what was written for it cannot be removed: {found.error}")
 
 
 def _nodes() -> dict[str, dict[str, Any]]:
@@ -201,14 +254,21 @@ def _skew(eye: Any) -> float:
     return min(found)[1]
 
 
-def _cluster(nodes: Mapping[str, Mapping[str, Any]], is_own: bool, skews: Mapping[str, float]) -> Cluster:
+def _cluster(nodes: Mapping[str, Mapping[str, Any]], is_own: bool, skews: Mapping[str, float], refused: str) -> Cluster:
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
     from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
 
-    resources = {name: dict(node["Resources"]) for name, node in nodes.items()}
-    others = {name: skew for name, skew in skews.items() if len(skews) > 1}
-    size = upload_bytes(Path.cwd())
-    return Cluster(resources, is_own, is_token_auth_enabled(), others, size, GCS_STORAGE_MAX_SIZE)
+    return Cluster(
+        {name: dict(node["Resources"]) for name, node in nodes.items()},
+        is_own,
+        elsewhere=works_elsewhere(),
+        most={name: resource(name) for name in ("CPU", "GPU", "TPU")},
+        refused=refused,
+        token=is_token_auth_enabled(),
+        skews={name: skew for name, skew in skews.items() if len(skews) > 1},
+        upload_bytes=upload_bytes(Path.cwd()),
+        upload_limit=GCS_STORAGE_MAX_SIZE,
+    )
 
 
 def upload_bytes(folder: Path) -> int:

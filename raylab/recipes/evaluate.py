@@ -6,6 +6,7 @@ from raylab.evaluate.matching import MatchingConfig
 from raylab.evaluate.oven import OvenConfig
 from raylab.evaluate.plan import EvaluateConfig
 from raylab.evaluate.probe import ProbeConfig
+from raylab.evaluate.zero_shot import ZeroShotConfig
 from raylab.recipes.label import MINIWORLD_CLIP
 
 
@@ -26,6 +27,7 @@ def miniworld() -> EvaluateConfig:
         suite="retrieval,zero_shot,probe,matching",
         data="miniworld://?rows=600&seed=901",
         oven=OvenConfig(questions="miniworld://?rows=1500&seed=903"),
+        zero_shot=ZeroShotConfig(prompts="cifar100"),  # as many texts as two cores embed in a moment
         probe=ProbeConfig(train="miniworld://?rows=1200&seed=902"),
         matching=MatchingConfig(memory="miniworld://?rows=1200&seed=902"),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from raylab.errors import RaylabError
 from raylab.models.dual_encoder import DualEncoderConfig
 from raylab.models.git_module import GitShape
 from raylab.models.text import TokenizerConfig
@@ -44,6 +46,22 @@ class GitRun(TrainConfig):
 
     task: GitTask = field(default_factory=GitTask)
 
+    def __post_init__(self) -> None:
+        """Refuse a tower of random weights at a rate for one that has learnt: it would stay as good as random."""
+        task = self.task
+        if task.encoder_rate < 1 and not self.init and not task.pretrained and _is_random(task.encoder):
+            raise RaylabError(
+                f"{task.encoder.name} would start from random weights at {task.encoder_rate:g} times the decoder's "
+                "rate: give --task.encoder.pretrained a tag or a checkpoint's path, begin with another run (--init), "
+                "or let it learn as fast (--task.encoder-rate 1)."
+            )
+
+
+def _is_random(encoder: DualEncoderConfig) -> bool:
+    """Tell whether nothing brings weights: an architecture's name alone does not, a folder and the hub do."""
+    brings = "://" in encoder.name or encoder.name.startswith("hf-hub:") or Path(encoder.name).is_dir()
+    return not encoder.pretrained and (encoder.from_scratch or not brings)
+
 
 def clip_b16() -> ClipRun:
     """The alt-text baseline at ViT-B/16: the pairs of the label store as they came, labelled or not."""
@@ -58,17 +76,24 @@ def clip_b16() -> ClipRun:
 
 
 def mofi_b16() -> MofiRun:
-    """MOFI's multi-task model at ViT-B/16; batch and steps for eight GPUs, the paper's are 32K and 500K."""
-    return MofiRun(
-        recipe="mofi_b16", task=MofiTask(), steps=100_000, batch=4096, parallel=ParallelConfig(precision="bf16")
-    )
+    """MOFI's multi-task model at ViT-B/16; batch and steps for eight GPUs, the paper's are 32K and 500K.
+
+    As in the paper a picture may show several entities, one of which is drawn each time. Here a further one has to be
+    likelier than all distractors of the labeling run together.
+    """
+    task = MofiTask(more_entities=0.5)
+    return MofiRun(recipe="mofi_b16", task=task, steps=100_000, batch=4096, parallel=ParallelConfig(precision="bf16"))
+
+
+PRETRAINED_TOWER = DualEncoderConfig(name="ViT-L-14", pretrained="laion2b_s32b_b82k")
+"""The paper's tower learns on WebLI and CC12M first, which nobody else has; this one did on LAION-2B (MIT licence)."""
 
 
 def git_large() -> GitRun:
     """The generative recogniser, 0.4 B parameters, on annotated labels (arXiv 2410.23676: 200K steps of 4096)."""
     return GitRun(
         recipe="git_large",
-        task=GitTask(),
+        task=GitTask(PRETRAINED_TOWER),
         steps=200_000,
         batch=4096,
         optim=OptimConfig(rate=1e-4, weight_decay=0.0, betas=(0.9, 0.999), warmup_steps=250),
@@ -79,6 +104,7 @@ def git_large() -> GitRun:
 def ger_ald() -> GitRun:
     """GER: an entity's ALD code for a picture (arXiv 2403.02041); a code and its start are five tokens."""
     task = GitTask(
+        PRETRAINED_TOWER,
         shape=GitShape(context=20, target=5),
         targets=TargetsConfig(rationale=0, questions=0),
         codes=True,
@@ -97,7 +123,7 @@ def git_oven() -> GitRun:
     return replace(
         git_large(),
         recipe="git_oven",
-        task=GitTask(targets=QUESTIONS_ALONE, smoothing=0.1),
+        task=replace(git_large().task, targets=QUESTIONS_ALONE, smoothing=0.1),
         steps=10_000,
         batch=256,
         data=DataConfig(mix=OVEN_MIX),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +64,15 @@ class Collator(Protocol):
         ...
 
 
+@runtime_checkable
+class Parted(Protocol):
+    """A `Collator` of a task that learns several parts of a row, of which a row may lack some."""
+
+    def has(self, rows: pa.Table) -> dict[str, np.ndarray]:
+        """Return for each part bool [n]: the rows that have it. A part that no row has is refused before the run."""
+        ...
+
+
 @dataclass
 class Group:
     """Parameters that share settings of the optimiser."""
@@ -80,7 +89,8 @@ class Learner(Protocol):
     """A network and how it learns.
 
     Attributes:
-        module: takes `inputs` and returns outputs (name -> tensor): what is wrapped for many workers.
+        module: takes `inputs` and returns outputs (name -> tensor): what is wrapped for many workers. Where they have
+            ``image_BD`` (rows of length 1), held-out rows are also measured by what is nearest (`train.measures`).
         table: class vectors sharded over the workers, None where the task has none. Never wrapped.
     """
 
@@ -132,6 +142,18 @@ class Learner(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write the trained model, for evaluation and prediction."""
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A `Learner` whose answers to rows that are held out are compared with the right ones, beside its losses."""
+
+    def measures(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return float32 [rows] for each measure: 1 where an answer is right, 0 where it is wrong, nan: does not count.
+
+        Called in evaluation, without gradients, by all workers, each with `TrackConfig.answered` rows of its own.
+        """
         ...
 
 

@@ -18,6 +18,7 @@ from raylab.kb.catalog import Catalog
 from raylab.kb.titles import open_codes
 from raylab.models.beam import decode
 from raylab.models.dual_encoder import DualEncoderConfig
+from raylab.models.git_checkpoint import GitCheckpoint
 from raylab.models.git_module import GitModule, GitShape
 from raylab.models.text import Tokenizer, TokenizerConfig
 from raylab.tasks.base import Arrays, Group, ImageInput, TaskContext, decayed
@@ -37,6 +38,8 @@ ENTITY_QUESTIONS = (
     "what is the name of the main object?",
 )
 """One is drawn for each row: GER's code has six of this kind (arXiv 2410.23676); the words are ours."""
+BLOCKS = ("ResidualAttentionBlock", "GitVisionEncoderLayer")
+"""Of open_clip's towers, and of Hugging Face's."""
 SAMPLE_BEAMS = 4
 """Of the answers that are shown while a run goes on."""
 RATIONALE_QUESTION = "explain what the image shows."
@@ -45,7 +48,10 @@ RATIONALE_QUESTION = "explain what the image shows."
 
 @dataclass(frozen=True)
 class TargetsConfig:
-    """What is learnt, and how much each part weighs; 0 leaves it out. The paper weighs them alike."""
+    """What is learnt, and how much each part weighs; 0 leaves it out. The paper weighs them alike.
+
+    A row that lacks a part adds nothing to its loss: of labels of which a tenth has rationales, these weigh a tenth.
+    """
 
     entity: float = 1.0
     """The entity's name, for a generic question."""
@@ -76,10 +82,35 @@ class GitTask:
     """Of labels (arXiv 2410.23676)."""
     encoder_rate: float = 0.1
     """The encoder's learning rate, as a share of the decoder's (the paper: 1e-5 and 1e-4)."""
+    pretrained: str = ""
+    """Begin with a GIT of Hugging Face, such as microsoft/git-base, or a folder that holds one: its tower, decoder and
+    tokenizer take the place of `encoder`, `tokenizer` and `shape`, of which the lengths of texts stay."""
 
     def __post_init__(self) -> None:
         if not self.targets.names():
             raise RaylabError("task.targets: all of them are 0, so there is nothing to learn.")
+
+    @property
+    def words(self) -> TokenizerConfig:
+        """The tokenizer: a checkpoint brings its own."""
+        return TokenizerConfig(self.pretrained) if self.pretrained else self.tokenizer
+
+    @property
+    def origin(self) -> DualEncoderConfig | GitCheckpoint:
+        """What the network is made of."""
+        return GitCheckpoint(self.pretrained) if self.pretrained else self.encoder
+
+    def image(self) -> ImageInput:
+        """Return the pictures that the network takes."""
+        if self.pretrained:
+            return ImageInput(GitCheckpoint(self.pretrained).preprocess["size"], self.crop)
+        return image_input(self.encoder, self.crop)
+
+    def build(self) -> GitModule:
+        """Return the network."""
+        if self.pretrained:
+            return GitModule.of_checkpoint(GitCheckpoint(self.pretrained), self.shape)
+        return GitModule.make(self.encoder, self.tokenizer, self.shape)
 
     def collator(self, context: TaskContext) -> TextCollator:
         """See `tasks.base.TaskConfig`."""
@@ -95,8 +126,8 @@ class TextCollator:
 
     def __init__(self, config: GitTask, context: TaskContext) -> None:
         self.config, self.kb = config, context.kb
-        self.image: ImageInput = image_input(config.encoder, config.crop)
-        self.tokenizer = Tokenizer(config.tokenizer)
+        self.image: ImageInput = config.image()
+        self.tokenizer = Tokenizer(config.words)
         self.parts = config.targets.names()
         more = () if self.parts == ["entity"] else ("annotation",)
         self.columns: Sequence[str] = ("entity_id", "entity_name", *more)
@@ -110,10 +141,22 @@ class TextCollator:
         return catalog, open_codes(catalog, self.tokenizer).code_EL
 
     def usable(self, rows: pa.Table) -> np.ndarray:
-        """Rows with a name, be it one that no entity has (decoding handles it); with codes, an entity."""
-        if self.config.codes:
-            return rows["entity_id"].is_valid().to_numpy()
-        return pc.fill_null(pc.greater(pc.utf8_length(rows["entity_name"]), 0), False).to_numpy()
+        """Rows that have at least one of the parts."""
+        return np.logical_or.reduce(list(self.has(rows).values()))
+
+    def has(self, rows: pa.Table) -> dict[str, np.ndarray]:
+        """Return for each part that is learnt bool [n]: the rows that have it.
+
+        An entity may be a name that no entity has (decoding handles it); with codes it has to be one.
+        """
+        return {part: self._has(part, rows).fill_null(False).to_numpy() for part in self.parts}
+
+    def _has(self, part: str, rows: pa.Table) -> pa.ChunkedArray:
+        if part == "entity":
+            return rows["entity_id"].is_valid() if self.config.codes else _some(rows["entity_name"])
+        if part == "rationale":
+            return _some(pc.struct_field(rows["annotation"], "rationale"))
+        return pc.greater(pc.list_value_length(pc.struct_field(rows["annotation"], "questions")), 0)
 
     def __call__(self, rows: pa.Table, draws: Sequence[np.random.Generator]) -> Arrays:
         """See `tasks.base.Collator`."""
@@ -130,10 +173,11 @@ class TextCollator:
     def _coded(self, rows: pa.Table) -> np.ndarray:
         """Return the targets of the rows' entities: start and code, whose last slot needs no end behind it."""
         catalog, code_EL = self._codes
-        code_BL = code_EL[catalog.rows(rows["entity_id"].combine_chunks())]
+        row_B = catalog.rows(pc.fill_null(rows["entity_id"], "").combine_chunks())
         target_BT = np.full((len(rows), self.config.shape.target), self.tokenizer.pad)
-        target_BT[:, 0] = self.tokenizer.start
-        target_BT[:, 1 : 1 + code_BL.shape[1]] = code_BL
+        known_B = row_B >= 0
+        target_BT[known_B, 0] = self.tokenizer.start
+        target_BT[known_B, 1 : 1 + code_EL.shape[1]] = code_EL[row_B[known_B]]
         return target_BT
 
     def _text(self, part: str, row: dict[str, Any], draw: np.random.Generator) -> tuple[str, str | None]:
@@ -150,6 +194,10 @@ class TextCollator:
         return pair["question"], pair["answer"]
 
 
+def _some(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.greater(pc.utf8_length(text), 0)
+
+
 class GitLearner:
     """See `tasks.base.Learner`."""
 
@@ -158,20 +206,25 @@ class GitLearner:
     def __init__(self, config: GitTask) -> None:
         self.config = config
         self._submit: Callable[[], None] | None = None
-        self.module = GitModule.make(config.encoder, config.tokenizer, config.shape)
+        self.module = config.build()
 
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """See `tasks.base.Learner`."""
         return batch["image_BHWC"], batch["context_BRC"], batch["target_BRT"]
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The parts' losses, each the mean over its rows, and their weighted sum."""
+        """The parts' losses, their weighted sum, and ``with/PART``: the share of the rows that have a part.
+
+        A part's loss is the mean over all rows, to which one that lacks the part adds 0: a row moves the network by as
+        much whichever rows share its batch, its worker or its pass. Over ``with/PART`` it is the mean of its texts.
+        """
         target_BRT = batch["target_BRT"]
         loss_BR, has_BR = self.module.git.text_losses(outputs["logit_BRTV"], target_BRT, self.config.smoothing)
-        mean_R = (loss_BR * has_BR).sum(0) / has_BR.sum(0).clamp(min=1)
-        parts = dict(zip(self.config.targets.names(), mean_R))
-        weights = self.config.targets
-        return {"loss": torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum(), **parts}
+        names, weights = self.config.targets.names(), self.config.targets
+        parts = dict(zip(names, (loss_BR * has_BR).mean(0)))
+        shares = {f"with/{name}": share for name, share in zip(names, has_BR.float().mean(0))}
+        loss = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
+        return {"loss": loss, **parts, **shares}
 
     def groups(self) -> list[Group]:
         """Encoder and decoder, each with its rate; weight decay, where a run has any, is for matrices."""
@@ -186,7 +239,7 @@ class GitLearner:
 
     def shard_units(self) -> list[nn.Module]:
         """See `tasks.base.Learner`."""
-        blocks = [module for module in self.module.modules() if type(module).__name__ == "ResidualAttentionBlock"]
+        blocks = [module for module in self.module.modules() if type(module).__name__ in BLOCKS]
         return [*blocks, *self.module.git.layers]
 
     def checkpoint_activations(self) -> None:
@@ -195,12 +248,23 @@ class GitLearner:
 
     def describe(self, batch: Mapping[str, Tensor]) -> list[str]:
         """What the network answers to the first part's question, and the right answer."""
-        git, words = self.module.git, Tokenizer(self.config.tokenizer)
+        git, words = self.module.git, Tokenizer(self.config.words)
         context_BC, target_BT = batch["context_BRC"][:, 0], batch["target_BRT"][:, 0]
         inputs = (git, self.module.pixels(batch["image_BHWC"]), context_BC)
         found = decode(*inputs, steps=git.config.target, beams=SAMPLE_BEAMS, results=1, submit=self._submit)
         said, right = words.text(found.token_BRT[:, 0].tolist()), words.text(target_BT.tolist())
         return [f"{one} (right: {other})" for one, other in zip(said, right)]
+
+    def measures(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``entity_exact``, ``questions_exact``: whether the likeliest words are the right ones, to the letter.
+
+        See `Git.exact`. No rationale is written twice in the same words, so it is not measured so.
+        """
+        logit_BRTV = self.module(*self.inputs(batch))["logit_BRTV"]
+        right_BR, has_BR = self.module.git.exact(logit_BRTV, batch["target_BRT"])
+        right_BR = right_BR.float().masked_fill(~has_BR, torch.nan)
+        names = self.config.targets.names()
+        return {f"{name}_exact": right_BR[:, at] for at, name in enumerate(names) if name != "rationale"}
 
     def make_static(self, submit: Callable[[], None]) -> None:
         """See `tasks.base.Learner`."""
@@ -212,4 +276,4 @@ class GitLearner:
     def save(self, folder: Path) -> None:
         """Write a folder that `models.git_module` opens."""
         config = self.config
-        self.module.save(folder, config.encoder, config.tokenizer, config.shape, codes=config.codes)
+        self.module.save(folder, config.origin, config.words, config.shape, codes=config.codes)

@@ -42,8 +42,8 @@ class MofiTask:
     table: ClassTableConfig = field(default_factory=ClassTableConfig)
     wording: WordingConfig = field(default_factory=WordingConfig)
     more_entities: float | None = None
-    """A picture shows, beside its label, each candidate of another mention whose image score is at least this. One of
-    them is drawn each time. Null: the label alone."""
+    """A picture shows, beside its label, the likeliest candidate of each other mention, if its image score is at least
+    this. One of them is drawn each time. Null: the label alone."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.supervised_weight <= 1:
@@ -64,7 +64,7 @@ class EntityCollator(DualCollator):
     def __init__(self, config: MofiTask, context: TaskContext) -> None:
         super().__init__(config.encoder, config.crop)
         self.config = config
-        more = () if config.more_entities is None else ("candidates",)
+        more = () if config.more_entities is None else ("mentions", "candidates", "annotation")
         self.columns: Sequence[str] = ("entity_id", *more)
         self.classes = Classes(context.run, context.kb)
         self.wording = Wording(context.kb, config.wording)
@@ -88,17 +88,41 @@ class EntityCollator(DualCollator):
         labels = self.classes.numbers(rows["entity_id"].combine_chunks())
         if self.config.more_entities is None:
             return [labels[i : i + 1] for i in range(len(labels))]
-        told = rows.select(["entity_id", "candidates"]).to_pylist()
-        more = (self._more(row["entity_id"], row["candidates"] or []) for row in told)
+        told = rows.select(list(self.columns)).to_pylist()
+        more = (self._more(row) for row in told)
         return [np.array(list(dict.fromkeys([label, *others])))[:MOST_ENTITIES] for label, others in zip(labels, more)]
 
-    def _more(self, label_id: str, candidates: list[dict[str, Any]]) -> np.ndarray:
+    def _more(self, row: dict[str, Any]) -> np.ndarray:
         """Return the numbers of the entities that other mentions speak of and the picture shows as well."""
-        mention = next((one["mention"] for one in candidates if one["entity_id"] == label_id), None)
-        least = self.config.more_entities or 0.0
-        shown = [one for one in candidates if one["mention"] != mention and (one["image_score"] or 0) >= least]
-        numbers = self.classes.numbers(pa.array([one["entity_id"] for one in shown], pa.string()))
+        shown = further_entities(row, self.config.more_entities or 0.0)
+        numbers = self.classes.numbers(pa.array(shown, pa.string()))
         return numbers[numbers >= 0]
+
+
+def further_entities(row: dict[str, Any], least: float) -> list[str]:
+    """Return what a picture shows beside its label, the likeliest first: one candidate a mention at most.
+
+    The label's own mentions are left out, for their candidates are what the label was chosen from; where an annotator
+    corrected it, those of the refused candidate, in whose place the label stands; likewise mentions that share letters
+    with one of these or with a likelier one. Where no mention is the label's, nobody knows which others are: none.
+
+    Args:
+        row: with ``entity_id, mentions, candidates, annotation`` of `schema.LABEL`.
+        least: image score of a candidate at least.
+    """
+    candidates, mentions = row["candidates"] or [], row["mentions"] or []
+    refused = (row["annotation"] or {}).get("candidate_id")
+    whole = 0, 2**31
+    spans = {-1: whole} | {number: (one["start"], one["end"]) for number, one in enumerate(mentions)}
+    own = [spans[one["mention"]] for one in candidates if one["entity_id"] in (row["entity_id"], refused)]
+    taken = [span for span in own if span != whole] or own  # the whole caption takes every mention's place
+    found = []
+    for one in sorted(candidates, key=lambda one: -(one["image_score"] or 0)) if taken else ():
+        start, end = spans[one["mention"]]
+        if (one["image_score"] or 0) >= least and not any(start < other[1] and other[0] < end for other in taken):
+            found.append(one["entity_id"])
+            taken.append((start, end))
+    return found
 
 
 class MofiLearner(DualLearner):
@@ -124,9 +148,8 @@ class MofiLearner(DualLearner):
         if self.table is not None:
             parts["supervised"] = self.table(outputs["image_BD"], batch["class_B"], batch["others_BE"])
         if weight < 1:
-            parts["contrastive"] = contrastive_loss(
-                outputs["image_BD"], outputs["text_BD"], outputs["scale"], batch["class_B"]
-            )
+            pair = outputs["image_BD"], outputs["text_BD"], outputs["scale"]
+            parts["contrastive"] = contrastive_loss(*pair, batch["class_B"], batch["others_BE"])
         weights = {"supervised": weight, "contrastive": 1 - weight}
         return {"loss": torch.stack([weights[name] * part for name, part in parts.items()]).sum(), **parts}
 

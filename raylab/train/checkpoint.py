@@ -10,9 +10,10 @@ all that need be remembered of either.
 from __future__ import annotations
 
 import contextlib
+import pickle
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ from raylab.models.distributed import rank, world
 from raylab.storage import Folder
 from raylab.tasks.base import Learner
 from raylab.train.accelerators.base import Accelerator
+from raylab.train.examples import POINTER, same_classes
 
-POINTER = "checkpoints/LAST.json"
 _STEP = re.compile(r"checkpoints/step-(\d{10})")
 
 
@@ -44,10 +45,14 @@ class Checkpoints:
         out: the run's folder.
         keep: the latest so many are kept.
         keep_every: besides, those of every so many steps; 0: none.
+        check_ours: raises where others write the run's checkpoints now: nothing is named or removed then.
     """
 
-    def __init__(self, out: Folder, keep: int = 2, keep_every: int = 0) -> None:
+    def __init__(
+        self, out: Folder, keep: int = 2, keep_every: int = 0, check_ours: Callable[[], None] = lambda: None
+    ) -> None:
         self.out, self.keep, self.keep_every = out, max(1, keep), keep_every
+        self._check_ours = check_ours
 
     def latest(self) -> int | None:
         """Return the step of the last whole checkpoint, None before the first."""
@@ -59,6 +64,7 @@ class Checkpoints:
         with _alone():
             dcp.save(state, storage_writer=self._writer(name), no_dist=not dist.is_initialized())
         if rank() == 0:
+            self._check_ours()
             self.out.write_json(POINTER, {"step": step})
             self._tidy(step)
 
@@ -73,11 +79,24 @@ class Checkpoints:
                 dcp.load(state, storage_reader=self._reader(_name(step)), no_dist=not dist.is_initialized())
         except (ValueError, KeyError, OSError, dcp.api.CheckpointException) as error:
             # a RuntimeError of torch.distributed itself says that another worker died: this one is then begun again
-            first = _first(error)
-            raise RaylabError(
-                f"{self.out.uri}/{_name(step)} cannot be read ({type(first).__name__}: {str(first)[:300]}): "
-                "it is damaged, or of another model."
-            ) from error
+            raise self._unreadable(step, _first(error)) from error
+
+    def holds(self, step: int, name: str) -> bool:
+        """Tell whether a checkpoint has a tensor of that name.
+
+        Raises:
+            RaylabError: it cannot be read.
+        """
+        try:
+            return name in self._reader(_name(step)).read_metadata().state_dict_metadata
+        except (OSError, ValueError, pickle.UnpicklingError, EOFError) as error:
+            raise self._unreadable(step, error) from error
+
+    def _unreadable(self, step: int, error: BaseException) -> RaylabError:
+        return RaylabError(
+            f"{self.out.uri}/{_name(step)} cannot be read ({type(error).__name__}: {str(error)[:300]}): "
+            "it is damaged, or of another model."
+        )
 
     def _tidy(self, last: int) -> None:
         found = sorted(int(match[1]) for name in self.out.names("checkpoints") if (match := _STEP.fullmatch(name)))
@@ -167,8 +186,15 @@ class RunState:
             _set_table(self.learner.table, self.optimizers[1], state["table"])
         self.accelerator.settle(self.learner, self.optimizers)
 
-    def load_weights(self, checkpoints: Checkpoints) -> None:
-        """Begin with the network of another run's last checkpoint.
+    def load_weights(self, checkpoints: Checkpoints, out: Folder) -> str:
+        """Begin with the network of another run's last checkpoint, and its class table where that has the same classes.
+
+        Args:
+            checkpoints: the other run's.
+            out: this run's folder.
+
+        Returns:
+            What was taken, for people.
 
         Raises:
             RaylabError: it has none, or one of another model.
@@ -176,10 +202,18 @@ class RunState:
         step = checkpoints.latest()
         if step is None:
             raise RaylabError(f"--init {checkpoints.out.uri}: no checkpoint there.")
-        state = self.accelerator.to_host({"model": get_model_state_dict(self.module)})
+        state: dict[str, Any] = {"model": get_model_state_dict(self.module)}
+        table = self.learner.table
+        takes = table is not None and checkpoints.holds(step, "table.weight") and same_classes(out, checkpoints.out)
+        if table is not None and takes:
+            state["table"] = {"weight": _sharded(table.weight.detach(), table.classes)}
+        state = self.accelerator.to_host(state)
         checkpoints.load(step, state)
         set_model_state_dict(self.module, state["model"])
+        if table is not None and takes:
+            _put(table.weight.detach(), state["table"]["weight"])
         self.accelerator.settle(self.learner, self.optimizers)
+        return f"begins with the weights of {checkpoints.out.uri}, step {step}" + _of_table(table, takes)
 
     def _state(self) -> dict[str, Any]:
         model, optimizer = get_state_dict(self.module, self.optimizers[0])
@@ -215,5 +249,16 @@ def _set_table(table: ClassTable, optimizer: torch.optim.Optimizer, state: Mappi
     """The tensors were read in place, unless `to_host` made copies; the count of steps is a number."""
     optimizer.state[table.weight]["step"] = state["step"]
     for name, part in _table_parts(table, optimizer).items():
-        if part.device != state[name].device:
-            part.copy_(state[name])
+        _put(part, state[name])
+
+
+def _put(part: Tensor, read: Tensor) -> None:
+    """Copy what was read into a copy; what was read in place is there already."""
+    if part.device != read.device:
+        part.copy_(read)
+
+
+def _of_table(table: ClassTable | None, taken: bool) -> str:
+    if table is None:
+        return ""
+    return ", class vectors as well" if taken else "; class vectors begin anew: it has none, or of other entities"

@@ -24,6 +24,8 @@ from raylab.train.order import Part
 ALWAYS = ("row_id", "shard", "image", "entity_id")
 EXAMPLES = "examples.json"
 """In a run's folder: the parts and their usable rows."""
+POINTER = "checkpoints/LAST.json"
+"""In a run's folder: the step of the last whole checkpoint."""
 KINDS = {"labelled": ("labels",), "all": ("labels", "rejects")}
 """Which files of the store are read: rows that got a label, or all, as they came from the source."""
 
@@ -159,6 +161,14 @@ def _write_classes(out: Folder, kb: Catalog, entities: dict[str, int]) -> None:
         "rows": pa.array([entities[ids[i]] for i in order], pa.int64()),
     }
     out.write_parquet(CLASSES, pa.table(columns))
+
+
+def same_classes(one: Folder, other: Folder) -> bool:
+    """Tell whether two runs number the same entities alike, so that a row of one's class table fits the other's."""
+    if not (one.exists(CLASSES) and other.exists(CLASSES)):
+        return False
+    first, second = (folder.read_parquet(CLASSES, ["entity_id"])["entity_id"] for folder in (one, other))
+    return first.equals(second)
 
 
 def parts_of(examples: dict[str, Any], held: bool = False) -> tuple[Part, ...]:

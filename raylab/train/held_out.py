@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raylab.models.distributed import mean
-from raylab.tasks.base import Arrays, Learner
+from raylab.tasks.base import Arrays, Learner, Measured
 from raylab.train.accelerators.wrapping import whole
+from raylab.train.measures import classes, neighbours, share, texts
 
 if TYPE_CHECKING:
     from raylab.train.accelerators.base import Accelerator
     from raylab.train.loop import Curve
+
+
+VECTORS = ("image_BD", "text_BD", "class_B", "others_BE")
+"""What is kept of each batch, of its arrays and its outputs."""
 
 
 class HeldOutRows:
@@ -29,6 +34,7 @@ class HeldOutRows:
         accelerator: the device.
         precision: of the forward pass.
         seed: of the run.
+        answered: rows whose answers are looked at, where the learner gives any.
     """
 
     def __init__(
@@ -40,30 +46,61 @@ class HeldOutRows:
         accelerator: Accelerator,
         precision: str,
         seed: int,
+        answered: int = 0,
     ) -> None:
         self.batches, self.learner, self.module = batches, learner, module
-        self.accelerator, self.precision, self.seed = accelerator, precision, seed
+        self.accelerator, self.precision, self.seed, self.answered = accelerator, precision, seed, answered
 
     def point(self) -> Curve:
-        """Return the mean losses over rows and workers; all workers call it. Empty where no row is held out."""
+        """Return the mean losses over rows and workers, and measures; all workers call it. Empty without such rows."""
         if not self.batches:
             return {}
         self.accelerator.seed(self.seed)
+        self._seen: dict[str, list[Tensor]] = {}
         with self._looking():
             found = [self._losses(arrays) for arrays in self.batches]
-        values = mean(self.accelerator.stack(found).mean(0)).tolist()
-        return {f"held_out/{name}": value for name, value in zip(self._names, values)}
+            values = mean(self.accelerator.stack(found).mean(0)).tolist()
+            shares = {name: share(right) for name, right in (self._nearest() | self._answers()).items()}
+        point = dict(zip(self._names, values)) | {name: value for name, value in shares.items() if value is not None}
+        return {f"held_out/{name}": value for name, value in point.items()}
 
-    def _losses(self, arrays: Arrays) -> torch.Tensor:
-        """Return a batch's losses in the order of `_names`."""
+    def _losses(self, arrays: Arrays) -> Tensor:
+        """Return a batch's losses in the order of `_names`; keep its vectors."""
         batch = self.accelerator.to_device(arrays)
         with self.accelerator.autocast(self.precision):
             outputs = self.module(*self.learner.inputs(batch))
         losses = self.learner.losses(outputs, batch)
         self._names = list(losses)
         found = torch.stack([value.float() for value in losses.values()])
+        if "image_BD" in outputs and self.accelerator.describes:
+            for name, value in {**batch, **outputs}.items():
+                if name in VECTORS:
+                    self._seen.setdefault(name, []).append(self.accelerator.joined(value))
         self.accelerator.submit()
         return found
+
+    def _nearest(self) -> dict[str, Tensor]:
+        """Return whether vectors that are nearest are right, for each row."""
+        seen = {name: self.accelerator.stack(values).flatten(0, 1) for name, values in self._seen.items()}
+        if "image_BD" not in seen:
+            return {}
+        image_BD, class_B, found = seen["image_BD"], seen.get("class_B"), dict[str, Tensor]()
+        if "text_BD" in seen:
+            found["text_top1"] = texts(image_BD, seen["text_BD"], class_B)
+        if class_B is not None:
+            found["neighbour_top1"] = neighbours(image_BD, class_B)
+            table = self.learner.table
+            if table is not None and table.weight.device == image_BD.device:  # not where vectors came to the host
+                found["class_top1"] = classes(image_BD, seen.get("others_BE", class_B[:, None]), table)
+        return found
+
+    def _answers(self) -> dict[str, Tensor]:
+        """Return whether the learner's answers are right, for each row of some."""
+        if not (isinstance(self.learner, Measured) and self.answered and self.accelerator.describes):
+            return {}
+        arrays = {name: values[: self.answered] for name, values in self.batches[0].items()}
+        with whole(self.module):
+            return self.learner.measures(self.accelerator.to_device(arrays, split=False))
 
     def samples(self, count: int) -> list[tuple[np.ndarray, str]]:
         """Return pictures (uint8 [H, W, 3]) and what the model says of them.

@@ -78,7 +78,7 @@ class Loop:
             start: steps that were made before.
 
         Raises:
-            RaylabError: the loss is no longer a number, or the batches end early.
+            RaylabError: loss or gradients are no longer numbers, or the batches end early.
         """
         stream = self._ahead(iter(batches))
         for step in range(start, self.steps):
@@ -90,12 +90,12 @@ class Loop:
             saves = done % self.save_every == 0 or done == self.steps
             evaluates = done % self.evaluate_every == 0 or done == self.steps
             if saves or evaluates or done % self.log_every == 0:
-                point = self._point(done)  # looks at the loss: what is saved is sound
+                point = self._point(done)  # looks at losses and gradients: what is saved is sound
                 if evaluates:
                     point |= self.evaluate()
-                    self._meter.reset()  # its time is not the steps'
                 if self.on_point(done, point) or saves:
                     self.on_save(done)
+                self._meter.reset()  # the time of all this is not the steps'
 
     def _ahead(self, batches: Iterator[Arrays]) -> Iterator[dict[str, Tensor]]:
         """Yield batches on the device, the next one on its way while this one is computed with."""
@@ -135,11 +135,12 @@ class Loop:
     def _point(self, step: int) -> Curve:
         self.accelerator.synchronise()
         found = self._meter.point(self.accelerator)
-        if not math.isfinite(found["loss"]):
-            raise RaylabError(
-                f"The loss is {found['loss']} after step {step}. The last checkpoint is whole: begin with its weights "
-                "(--init) in another --out, with a lower --optim.rate or more --optim.warmup-steps."
-            )
+        for name, said in (("loss", "loss"), ("gradient_norm", "gradients' norm")):
+            if not math.isfinite(found[name]):
+                raise RaylabError(
+                    f"The {said} is {found[name]} after step {step}. The last checkpoint is from before: begin with "
+                    "its weights (--init) in another --out, with a lower --optim.rate or more --optim.warmup-steps."
+                )
         rates = {
             f"rate/{group.get('name', 'table')}": group["lr"] for one in self.optimizers for group in one.param_groups
         }

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+import struct
 
 import numpy as np
 
 from raylab.errors import RaylabError, nearest
 from raylab.models.crop import Box, centre_box, resized
+from raylab.sources.headers import read_header
+from raylab.sources.images import Limits, open_image
 from raylab.tasks.base import ImageInput
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 LEAST_AREA, RATIOS, TRIES = 0.08, (3 / 4, 4 / 3), 10
 """Of the inception crop (Szegedy et al., 2015), as torchvision's RandomResizedCrop has them."""
 SHIFT, LIGHT = 1 / 16, 0.08
 """Of the crop ``shift``: how far it moves, in sides; deviation of gain and brightness."""
 CROPS = ("inception", "shift", "centre")
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations of pictures that are stored with width and height exchanged."""
 
 
 def check(image: ImageInput) -> None:
@@ -27,25 +28,52 @@ def check(image: ImageInput) -> None:
         raise RaylabError(f"crop {image.crop!r} is not known: {', '.join(CROPS)}.{nearest(image.crop, CROPS)}")
 
 
-def decoded_side(image: ImageInput) -> int:
-    """Return the short side that a JPEG may be scaled down to while it is decoded."""
-    return 2 * image.size if image.crop == "inception" else image.size
+def open_input(data: bytes, limits: Limits, image: ImageInput, draw: np.random.Generator) -> np.ndarray:
+    """Return a picture's bytes as uint8 [size, size, 3].
 
-
-def to_input(picture: Image.Image, image: ImageInput, draw: np.random.Generator) -> np.ndarray:
-    """Return uint8 [size, size, 3].
+    The part is drawn before anything is decoded: a JPEG is then decoded at 1/2, 1/4 or 1/8 of its size where the part
+    still has `size` pixels a side, and never coarser.
 
     Args:
-        picture: RGB, any size.
+        data: the file's bytes.
+        limits: what is accepted.
         image: what is wanted.
         draw: all that is random about it.
+
+    Raises:
+        ImageRefused: see `sources.images.open_image`.
     """
+    width, height = _upright_size(data, limits)
+    box = _box(width, height, image, draw)
+    picture = open_image(data, limits, _side(box, width, height, image.size))
+    across, down = picture.width / width, picture.height / height
+    found = resized(picture, image.size, (box[0] * across, box[1] * down, box[2] * across, box[3] * down))
+    return _relight(found, draw) if image.crop == "shift" else found
+
+
+def _upright_size(data: bytes, limits: Limits) -> tuple[int, int]:
+    """Return width and height as the picture is shown; those of one that is refused do not matter."""
+    try:
+        header = read_header(data)
+    except (ValueError, struct.error, IndexError):
+        header = None
+    if header is None or header.width <= 0 or header.height <= 0:
+        return open_image(data, limits).size  # refuses it, and says why
+    size = header.width, header.height
+    return size[::-1] if header.orientation in SIDEWAYS else size
+
+
+def _box(width: int, height: int, image: ImageInput, draw: np.random.Generator) -> Box:
     if image.crop == "inception":
-        return resized(picture, image.size, _inception_box(*picture.size, draw))
-    box = centre_box(*picture.size)
-    if image.crop == "centre":
-        return resized(picture, image.size, box)
-    return _relight(resized(picture, image.size, _moved(box, *picture.size, draw)), draw)
+        return _inception_box(width, height, draw)
+    box = centre_box(width, height)
+    return box if image.crop == "centre" else _moved(box, width, height, draw)
+
+
+def _side(box: Box, width: int, height: int, size: int) -> int:
+    """Return the short side of the whole picture at which the part's is `size` pixels."""
+    part = min(box[2] - box[0], box[3] - box[1])
+    return math.ceil(min(width, height) * size / part)
 
 
 def _inception_box(width: int, height: int, draw: np.random.Generator) -> Box:

@@ -86,6 +86,8 @@ class TrackConfig:
     """W&B's; without WANDB_API_KEY the run is kept offline, in the run's folder. Empty: no W&B."""
     samples: int = 8
     """Pictures among them that are shown in W&B, with what the model says of them."""
+    answered: int = 32
+    """Rows among them that each worker's network answers at each look, for tasks that write; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,9 @@ def check(config: TrainConfig) -> None:
 
 
 def _check_batch(config: TrainConfig) -> None:
-    for workers in range(config.parallel.workers, (config.parallel.most_workers or config.parallel.workers) + 1):
+    parallel = config.parallel
+    step = parallel.workers if parallel.topology else 1  # slices come and go as wholes
+    for workers in range(parallel.workers, (parallel.most_workers or parallel.workers) + 1, step):
         if config.batch % (workers * config.parallel.accumulate):
             raise RaylabError(
                 f"--batch {config.batch} cannot be shared by {workers} workers in {config.parallel.accumulate} passes: "

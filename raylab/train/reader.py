@@ -14,16 +14,18 @@ from raylab.errors import RaylabError
 from raylab.schema import Reason
 from raylab.sources import open_source
 from raylab.sources.base import SourceConfig
-from raylab.sources.images import ImageRefused, open_image
+from raylab.sources.images import ImageRefused
 from raylab.storage import Folder
 from raylab.tasks.base import Collator
 from raylab.train.batch import to_table
 from raylab.train.examples import group_numbers, held_out, read_part
 from raylab.train.order import Order, Piece, Share, Window
-from raylab.train.pixels import decoded_side, to_input
+from raylab.train.pixels import open_input
 
 CHUNK_ROWS = 64
 """Rows whose pictures are in memory at once."""
+STAND_INS = 64
+"""A run ends where so many pictures in a row cannot be opened."""
 REPLACED = "replaced"
 """A batch's column: the row stands in for one whose picture could not be opened."""
 
@@ -64,7 +66,7 @@ class Reader:
         """Yield this worker's rows of some steps, in order, as `batch.to_table` makes them.
 
         Raises:
-            RaylabError: the label store changed, or no picture of a chunk can be opened.
+            RaylabError: the label store changed, or too many pictures in a row cannot be opened.
         """
         for piece in self.order.pieces(steps):
             yield from self._piece(piece)
@@ -72,27 +74,56 @@ class Reader:
     def _piece(self, piece: Piece) -> Iterator[pa.Table]:
         window = piece.window
         position = np.arange(piece.start, piece.stop)
-        position = position[self.share.of(self.order).mine(position)]
-        rows = self._rows(window)
-        order = window.shuffled(self.order.seed)[position - window.start]
-        for at in range(0, len(position), CHUNK_ROWS):
-            chosen = slice(at, at + CHUNK_ROWS)
-            yield self._chunk(rows.take(pa.array(order[chosen])), window, position[chosen])
+        place = position[self.share.of(self.order).mine(position)] - window.start
+        order = window.shuffled(self.order.seed)
+        for at in range(0, len(place), CHUNK_ROWS):
+            yield self._chunk(window, order, place[at : at + CHUNK_ROWS])
 
-    def _chunk(self, rows: pa.Table, window: Window, position: np.ndarray) -> pa.Table:
-        draws = [window.draw(self.order.seed, int(at)) for at in position]
-        images = self._images(rows, draws)
-        good = [i for i, image in enumerate(images) if isinstance(image, np.ndarray)]
-        if not good:
-            raise RaylabError(
-                f"None of {len(images)} pictures in a row could be opened; of row {rows['row_id'][0].as_py()}: "
-                f"{images[0]}. Are they where the label store says (--source)?"
-            )
-        stand_in = [_next(good, i, len(images)) for i in range(len(images))]
-        arrays = self.collator(rows.take(pa.array(stand_in)), draws)
-        arrays["image_BHWC"] = np.stack([images[i] for i in stand_in])
-        arrays[REPLACED] = np.array([i != j for i, j in enumerate(stand_in)], np.uint8)
+    def _chunk(self, window: Window, order: np.ndarray, place: np.ndarray) -> pa.Table:
+        """Return the arrays of the rows at some places of a window; `order`: see `Window.shuffled`."""
+        rows = self._rows(window)
+        draws = [window.draw(self.order.seed, window.start + int(at)) for at in place]
+        images = self._images(rows.take(pa.array(order[place])), draws)
+        shown = self._stand_in(window, order, place, images)
+        arrays = self.collator(rows.take(pa.array(order[shown])), draws)
+        arrays["image_BHWC"] = np.stack(images)
+        arrays[REPLACED] = (shown != place).astype(np.uint8)
         return to_table(arrays)
+
+    def _stand_in(
+        self, window: Window, order: np.ndarray, place: np.ndarray, images: list[np.ndarray | str]
+    ) -> np.ndarray:
+        """Fill in pictures that could not be opened by those of the places behind them, going round the window.
+
+        So what stands in depends on the window alone, not on how its rows are shared.
+
+        Returns:
+            int64 [n]: the place whose row each one shows.
+
+        Raises:
+            RaylabError: `STAND_INS` places in a row have no picture.
+        """
+        shown, rows = place.copy(), self._rows(window)
+        bad = {int(at): image for at, image in zip(place, images) if isinstance(image, str)}
+        for step in range(1, min(STAND_INS, window.rows - 1) + 1):
+            missing = [i for i, image in enumerate(images) if isinstance(image, str)]
+            shown[missing] = (place[missing] + step) % window.rows
+            tried = [i for i in missing if int(shown[i]) not in bad]
+            if not tried:
+                continue
+            draws = [window.draw(self.order.seed, window.start + int(place[i])) for i in tried]
+            for i, image in zip(tried, self._images(rows.take(pa.array(order[shown[tried]])), draws)):
+                images[i] = image
+                if isinstance(image, str):
+                    bad[int(shown[i])] = image
+        if missing := [i for i, image in enumerate(images) if isinstance(image, str)]:
+            first = int(place[missing[0]])
+            raise RaylabError(
+                f"None of {len(bad)} pictures in a row could be opened; of row "
+                f"{rows['row_id'][int(order[first])].as_py()}: {bad[first]}. "
+                "Are they where the label store says (--source)?"
+            )
+        return shown
 
     def _images(self, rows: pa.Table, draws: list[np.random.Generator]) -> list[np.ndarray | str]:
         """Return each picture as the network takes it, or why it cannot be had."""
@@ -103,10 +134,9 @@ class Reader:
         if isinstance(data, Reason):
             return data.value
         try:
-            picture = open_image(data, self.source.limits, decoded_side(self.collator.image))
+            return open_input(data, self.source.limits, self.collator.image, draw)
         except ImageRefused as refused:
             return str(refused)
-        return to_input(picture, self.collator.image, draw)
 
     def _rows(self, window: Window) -> pa.Table:
         """Return the usable rows of a window's parts, joined; each group's last one is kept: its next piece follows."""
@@ -128,11 +158,6 @@ class Reader:
                 )
             tables.append(rows)
         return pa.concat_tables(tables).combine_chunks()
-
-
-def _next(good: list[int], at: int, count: int) -> int:
-    """Return the first good place from `at` on, going round."""
-    return min(good, key=lambda place: (place - at) % count)
 
 
 def read(pickled: bytes, steps: range) -> Iterator[pa.Table]:

@@ -6,7 +6,8 @@ import logging
 import pickle
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,14 +23,16 @@ import ray
 from raylab.config import differences, to_dict
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
-from raylab.session import READ_CPUS, plain_errors, resource, session
+from raylab.session import READ_CPUS, auto_accelerator, plain_errors, resource, session
 from raylab.storage import Folder, check_seen
 from raylab.tracking import Tracker, clear_temporary
-from raylab.train.examples import EXAMPLES, check_mix, part_names, survey_part, write_survey
+from raylab.train.examples import EXAMPLES, POINTER, check_mix, part_names, survey_part, write_survey
 from raylab.train.loop import Curve, images_per_second
 from raylab.train.plan import TrainConfig, check
 
 if TYPE_CHECKING:
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
     from raylab.train.reader import Reader
 
 logger = logging.getLogger(__name__)
@@ -37,13 +40,17 @@ logger = logging.getLogger(__name__)
 SUMMARY = "summary.json"
 """In a run's folder, once it is finished."""
 ERROR = "error.json"
-"""In a run's folder: why a worker ended it. Without it, Ray would start the workers again for what cannot go better."""
+"""In a run's folder: why a worker ended it."""
 FREE = ("steps", "out", "shared_disk", "checkpoint", "track", "parallel", "accelerator", "data.task_rows", "init")
 """Fields that may differ when a run goes on; all others make another run."""
 SECONDS_BETWEEN_LOOKS = 2.0
 """How often the driver asks for news."""
 BLOCK_BYTES = 32 * 2**20
 """Rows with their pixels travel in blocks of about this size."""
+MOST_WORDS = 4
+"""Workers that are quoted where a run fails."""
+DATASET_TASKS = 2048
+"""Read tasks of one of Ray's datasets. Between two, training waits for one task: seconds in hours."""
 
 
 def run(config: TrainConfig) -> dict[str, Any]:
@@ -66,12 +73,12 @@ def run(config: TrainConfig) -> dict[str, Any]:
     needed = READ_CPUS + parallel.workers * parallel.cpus
     connected = session(
         needed,
-        parallel.workers * _gpus(config),
         worker_logs=False,
         places=config.places(),
         shared_disk=config.shared_disk,
     )
     with connected, plain_errors():
+        check_gpus(config)
         examples = out.read_json(EXAMPLES) if out.exists(EXAMPLES) else _survey(config, out, labels, kb)
         _check_examples(config, examples)
         point = _train(config, examples, out)
@@ -119,8 +126,21 @@ def _begin(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> Non
                 f"{out.uri} holds a run with another config:\n  {lines}\n"
                 "Take another --out, or the config that it began with."
             )
+    _check_steps(config, out)
     out.write_json("config.json", now)
     out.remove(ERROR)
+
+
+def _check_steps(config: TrainConfig, out: Folder) -> None:
+    """Raise `RaylabError` where the run is further than it is to go."""
+    if not out.exists(POINTER):
+        return
+    made = int(out.read_json(POINTER)["step"])
+    if made > config.steps:
+        raise RaylabError(
+            f"{out.uri} has a checkpoint of step {made}, and --steps {config.steps} ends before: give --steps {made} "
+            "or more, or another --out."
+        )
 
 
 def _bound(config: dict[str, Any]) -> dict[str, Any]:
@@ -129,11 +149,24 @@ def _bound(config: dict[str, Any]) -> dict[str, Any]:
     return kept | {"data": {name: value for name, value in config["data"].items() if f"data.{name}" not in FREE}}
 
 
-def _gpus(config: TrainConfig) -> float:
+def gpus_of_worker(config: TrainConfig) -> float:
     """Return the GPUs of a worker."""
     if config.accelerator == "auto":
-        return 1.0 if ray.is_initialized() and resource("GPU") else 0.0
+        return 1.0 if ray.is_initialized() and auto_accelerator() == "cuda" else 0.0
     return 1.0 if config.accelerator == "cuda" else 0.0
+
+
+def check_gpus(config: TrainConfig) -> None:
+    """Raise `RaylabError` where workers would wait for GPUs that never come; Ray has to be there to know of them."""
+    needed, has = config.parallel.workers * gpus_of_worker(config), resource("GPU")
+    if needed > has:
+        fewer = f"--parallel.workers {has:g}, " if has else ""
+        raise RaylabError(
+            f"{config.parallel.workers} workers need a GPU each and this Ray has {has:g}: {fewer}--accelerator cpu, or "
+            "a cluster that has them."
+        )
+    if needed > ray.cluster_resources().get("GPU", 0.0):
+        logger.warning("the workers need %g GPUs, the cluster has fewer now: waiting for it to grow", needed)
 
 
 def _survey(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> dict[str, Any]:
@@ -167,36 +200,76 @@ def _train(config: TrainConfig, examples: dict[str, Any], out: Folder) -> Curve:
     from raylab.train.accelerators.run import make_trainer
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may go
-    board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+    board: Any = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
     run_config = RunConfig(
         storage_path=f"{out.uri}/ray" if "://" in out.uri else out.path("ray"),
         failure_config=FailureConfig(max_failures=config.parallel.max_failures),
     )
-    trainer = make_trainer(partial(_worker, config, examples, board), config, _gpus(config), run_config)
+    trainer = make_trainer(partial(_worker, config, examples, board), config, gpus_of_worker(config), run_config)
     result: Any = None
     try:
         with _progress(board):
             result = trainer.fit()
-    except TrainingFailedError:
-        if not out.exists(ERROR):
-            raise
-    if out.exists(ERROR):
-        raise RaylabError(out.read_json(ERROR)["error"])
+    except TrainingFailedError as failure:
+        if not ray.get(board.error.remote()):
+            out.write_json(ERROR, {"error": str(failure)})
+            raise RaylabError(_why(failure, config, out)) from failure
+    if error := ray.get(board.error.remote()):
+        out.write_json(ERROR, {"error": error})
+        raise RaylabError(error)
     return result.return_value
 
 
+def _why(failure: TrainingFailedError, config: TrainConfig, out: Folder) -> str:
+    """Return why Ray Train gave up, by the workers' own words where it was they who failed."""
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    if isinstance(failure, WorkerGroupError):
+        begun = f"Workers died, and were begun again {config.parallel.max_failures} times (--parallel.max-failures)."
+        said = {f"Worker {rank}": error for rank, error in failure.worker_failures.items()}
+    else:
+        begun, said = "Ray Train gave up.", {"It": getattr(failure, "controller_failure", failure)}
+    words = [f"{who} says: {_one_line(error)}" for who, error in list(said.items())[:MOST_WORDS]]
+    rest = f"All that was said lies in {out.uri}/{ERROR}. The same line goes on from the last checkpoint."
+    return "\n  ".join([begun, *words, rest])
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 class Board:
-    """Holds the lines that the first worker writes and the driver shows.
+    """What the workers of a run tell its driver: lines to show, and why the run ends.
 
     Workers' own output stays in Ray's logs: Ray Train's parts say much there that is of no use to a reader.
+
+    Where a node is cut off, its workers live on for a while beside those that have taken their place. So workers say
+    who they are, and only those that began last are heard; others learn here that they are to stop.
     """
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._workers = self._error = ""
 
-    def write(self, line: str) -> None:
-        """Take a line."""
-        self._lines.append(line)
+    def begin(self, workers: str) -> None:
+        """Hear these workers from now on."""
+        self._workers = workers
+
+    def hears(self, workers: str, line: str = "") -> bool:
+        """Tell whether these workers are heard; then take the line."""
+        heard = workers == self._workers
+        if heard and line:
+            self._lines.append(line)
+        return heard
+
+    def fail(self, workers: str, error: str) -> None:
+        """Take the reason why the run ends: Ray would start the workers again for what cannot go better."""
+        if workers == self._workers:
+            self._error = error
+
+    def error(self) -> str:
+        """Return why the run ends; empty where it goes on."""
+        return self._error
 
     def take(self) -> list[str]:
         """Return the lines since the last call."""
@@ -228,18 +301,19 @@ def _progress(board: Any) -> Iterator[None]:
 
 def _worker(config: TrainConfig, examples: dict[str, Any], board: Any) -> Curve:
     """Be one worker under Ray Train; return the last point."""
+    from ray.train.collective import broadcast_from_rank_zero
+
     from raylab.train.worker import Run, work
 
     out = Folder(config.out)
     check_seen(out, "config.json", platform.node())
-    if out.exists(ERROR):
+    if ray.get(board.error.remote()):
         return {}
-    told = _Told(config, out, board)
-    run = Run(config, examples)
+    told = _Told(config, out, board, workers=broadcast_from_rank_zero(uuid.uuid4().hex))
     try:
-        work(run, _stream, told)
+        work(Run(config, examples), _stream, told, told.check_heard)
     except RaylabError as error:
-        out.write_json(ERROR, {"error": str(error)})
+        ray.get(board.fail.remote(told.workers, str(error)))
         raise
     finally:
         told.close()
@@ -247,28 +321,42 @@ def _worker(config: TrainConfig, examples: dict[str, Any], board: Any) -> Curve:
 
 
 class _Told:
-    """A `worker.Told`: passes the curves on to the tracker; asks Ray Train at each point whether a node will go."""
+    """A `worker.Told`: passes the curves on to the tracker; asks Ray Train at each point whether a node will go.
 
-    def __init__(self, config: TrainConfig, out: Folder, board: Any) -> None:
+    `workers` names the workers that began together.
+    """
+
+    def __init__(self, config: TrainConfig, out: Folder, board: Any, workers: str) -> None:
         from raylab.train.checkpoint import Checkpoints
 
-        self.config = config
+        self.config, self.workers = config, workers
         self._board = board
+        ray.get(board.begin.remote(workers))
         self.is_first = ray.train.get_context().get_world_rank() == 0
         self.last: Curve = {}
         self.tracker: Tracker | None = None
         if self.is_first:
             start = Checkpoints(out).latest() or 0
             world = ray.train.get_context().get_world_size()
-            board.write.remote(f"{world} workers begin at step {start}")
+            self.check_heard(f"{world} workers begin at step {start}")
             self.tracker = Tracker(out, config.track.project, to_dict(config), start)
             self.last = self.tracker.last
+
+    def check_heard(self, line: str = "") -> None:
+        """Say a line; raise where others have taken the place of these workers, who must write nothing any more."""
+        if not ray.get(self._board.hears.remote(self.workers, line)):
+            raise RuntimeError("this node was cut off, and other workers have taken over")
+
+    def say(self, line: str) -> None:
+        """Say a line, once for all workers."""
+        if self.is_first:
+            self.check_heard(line)
 
     def point(self, step: int, point: Curve) -> bool:
         """Take a point; tell whether a node of the run is about to go."""
         self.last = point | {"images_per_s": images_per_second(point, self.config.batch)}
         if self.tracker is not None:
-            self._board.write.remote(self.tracker.add(step, self.last))
+            self.check_heard(self.tracker.add(step, self.last))
         return ray.train.get_preemption_info() is not None
 
     def saved(self, step: int) -> None:
@@ -282,20 +370,32 @@ class _Told:
             self.tracker.add_images("held_out", pictures)
 
     def close(self) -> None:
-        if self.tracker is not None:
+        if self.tracker is not None and ray.get(self._board.hears.remote(self.workers)):
             self.tracker.close()
             if self.config.track.project:
                 clear_temporary()
 
 
-def _stream(reader: Reader, tasks: Sequence[range]) -> Iterable[pa.Table]:
-    """Read by Ray Data, in order; this worker is the dataset's driver."""
+def _stream(reader: Reader, tasks: Sequence[range]) -> Iterator[pa.Table]:
+    """Read by Ray Data, in order; this worker is the dataset's driver.
+
+    A dataset costs Ray something for each of its tasks before the first is read, so a long run is several datasets.
+    What reads is stored once, and tasks carry a reference to it.
+    """
     from raylab.streams import stream
+
+    stored = ray.put(pickle.dumps(reader))
+    for at in range(0, len(tasks), DATASET_TASKS):
+        reads = [partial(_read, stored, steps) for steps in tasks[at : at + DATASET_TASKS]]
+        dataset = stream(reads, block_bytes=BLOCK_BYTES, ordered=True)
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
+
+
+def _read(stored: ray.ObjectRef, steps: range) -> Iterator[pa.Table]:
+    """Read the rows of some steps, in a reader's process."""
     from raylab.train.reader import read
 
-    pickled = pickle.dumps(reader)
-    dataset = stream([partial(read, pickled, steps) for steps in tasks], block_bytes=BLOCK_BYTES, ordered=True)
-    return dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
+    yield from read(ray.get(stored), steps)
 
 
 def _summarise(config: TrainConfig, examples: dict[str, Any], point: Curve, seconds: float) -> dict[str, Any]:

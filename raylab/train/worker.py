@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from raylab.errors import RaylabError
-from raylab.models.distributed import rank
+from raylab.models.distributed import rank, world
 from raylab.storage import Folder
 from raylab.tasks.base import Arrays, Learner, TaskContext
 from raylab.train.accelerators import open_accelerator
@@ -24,7 +24,7 @@ from raylab.train.loop import Curve, Loop
 from raylab.train.optim import make_optimizer, make_table_optimizer
 from raylab.train.order import Order, Share
 from raylab.train.plan import TrainConfig
-from raylab.train.reader import HeldOut, Reader
+from raylab.train.reader import CHUNK_ROWS, HeldOut, Reader
 
 Stream = Callable[[Reader, Sequence[range]], Iterable[pa.Table]]
 """Reads the rows of steps in order, a range of steps a task: `read_here`, or by Ray Data."""
@@ -58,6 +58,10 @@ class Run:
 class Told(Protocol):
     """Whom a worker tells how it goes."""
 
+    def say(self, line: str) -> None:
+        """Take a line for people; every worker calls it with the same."""
+        ...
+
     def point(self, step: int, point: Curve) -> bool:
         """Take a point of the curves; every worker calls it. True: save now, a worker may soon be gone."""
         ...
@@ -71,37 +75,55 @@ class Told(Protocol):
         ...
 
 
-def work(run: Run, stream: Stream, told: Told) -> None:
+def work(run: Run, stream: Stream, told: Told, check_ours: Callable[[], None] = lambda: None) -> None:
     """Train as this process's share of a run; torch.distributed is set up where there are other workers.
 
     Args:
         run: see there.
         stream: how pieces are read.
         told: see there.
+        check_ours: raises where other workers have taken the place of these.
 
     Raises:
         RaylabError: anything that the user can put right.
     """
+    try:
+        _work(run, stream, told, check_ours)
+    except torch.OutOfMemoryError as error:
+        parallel = run.config.parallel
+        raise RaylabError(
+            f"The GPU's memory is too small for {run.config.batch} rows a step on {world()} workers in "
+            f"{parallel.accumulate} passes: raise --parallel.accumulate, set --parallel.checkpoint-activations, "
+            f"--parallel.precision bf16 or --parallel.strategy fsdp, or take a smaller --batch. ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:300]
+
+
+def _work(run: Run, stream: Stream, told: Told, check_ours: Callable[[], None]) -> None:
     config = run.config
     accelerator = open_accelerator(config.accelerator, config.parallel.threads, config.parallel.compile_cache)
     _check_devices(config, accelerator)
     learner, state = build(run, accelerator)
-    checkpoints = Checkpoints(Folder(config.out), config.checkpoint.keep, config.checkpoint.keep_every)
+    checkpoints = Checkpoints(Folder(config.out), config.checkpoint.keep, config.checkpoint.keep_every, check_ours)
     start = checkpoints.latest() or 0
     if start:
         state.load(checkpoints, start)
     elif config.init:
-        state.load_weights(Checkpoints(Folder(config.init)))
+        told.say(state.load_weights(Checkpoints(Folder(config.init)), Folder(config.out)))
     if start >= config.steps:
         return
     precision = config.parallel.precision
     held = HeldOutRows(
-        held_arrays(run, accelerator),
+        held_arrays(run, stream, accelerator),
         learner,
         state.module,
         accelerator=accelerator,
         precision=precision,
         seed=config.seed,
+        answered=config.track.answered,
     )
     loop = Loop(
         learner=learner,
@@ -173,8 +195,11 @@ def arrays(run: Run, stream: Stream, start: int, accelerator: Accelerator) -> It
     return batches(stream(reader, tasks), share.rows // config.parallel.accumulate)
 
 
-def held_arrays(run: Run, accelerator: Accelerator) -> list[Arrays]:
-    """Return this worker's rows that are held out, as in evaluation: the middle of each picture."""
+def held_arrays(run: Run, stream: Stream, accelerator: Accelerator) -> list[Arrays]:
+    """Return this worker's rows that are held out, as in evaluation: the middle of each picture.
+
+    They are read before the run's first step, by as many readers as there are.
+    """
     config = run.config
     parts = parts_of(run.examples, held=True)
     have = min(config.data.held_out_rows, sum(part.rows for part in parts))
@@ -184,7 +209,15 @@ def held_arrays(run: Run, accelerator: Accelerator) -> list[Arrays]:
         return []
     collator = config.task.collator(run.context)
     collator.image = replace(collator.image, crop="centre")
-    order, share = Order(parts, config.seed, have, batch), Share(batch, accelerator.rank, accelerator.world)
+    read_at_once = batch // _tasks_a_batch(batch // accelerator.world)
+    order = Order(parts, config.seed, have, read_at_once)
+    share = Share(read_at_once, accelerator.rank, accelerator.world)
     rows = HeldOut(config.data.held_out, held=True)
     reader = Reader(config.labels, config.source, collator, order, share=share, rows=rows)
-    return list(batches(reader.read(range(have // batch)), share.rows // config.parallel.accumulate))
+    tasks = [range(step, step + 1) for step in range(have // batch * (batch // read_at_once))]
+    return list(batches(stream(reader, tasks), batch // accelerator.world // config.parallel.accumulate))
+
+
+def _tasks_a_batch(rows: int) -> int:
+    """Return into how many tasks reading a worker's rows of a batch is cut: of `CHUNK_ROWS` rows each, or more."""
+    return next(tasks for tasks in range(max(1, rows // CHUNK_ROWS), 0, -1) if rows % tasks == 0)

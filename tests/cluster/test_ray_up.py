@@ -14,6 +14,7 @@ pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=f"a host by namespaces: {missing()}"),
 ]
 
+SOURCE = "--source 'miniworld://?rows=200&seed=7'"
 ASK = "curl -s -o /dev/null -w '%{{http_code}}' {header} http://127.0.0.1:{port}/api/jobs/"
 
 
@@ -79,11 +80,18 @@ def test_the_token_is_its_owners_alone(cluster):
 
 def test_a_job_labels(cluster):
     submit(cluster, "python jobs/build_kb.py --catalogues miniworld:// --out /srv/node/kb")
-    source = "--source 'miniworld://?rows=200&seed=7'"
-    out = submit(cluster, f"python jobs/label.py --recipe miniworld {source} --kb /srv/node/kb --out /srv/node/labels")
+    out = submit(cluster, f"python jobs/label.py --recipe miniworld {SOURCE} --kb /srv/node/kb --out /srv/node/labels")
     last = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
     assert last["rows_in"] == 200 == last["labelled"] + last["rejected"] + last["failed"]
     assert last["failed"] == 0
+
+
+def test_a_job_trains_on_its_labels(cluster):
+    data = f"--labels /srv/node/labels {SOURCE} --kb /srv/node/kb --out /srv/node/mofi"
+    out = submit(cluster, f"python jobs/train.py --recipe mofi_miniworld {data} --steps 4 --batch 32")
+    last = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
+    assert last["steps"] == 4
+    assert cluster.do("ls /srv/node/mofi/model").split()
 
 
 def test_a_changed_raylab_goes_with_a_job(cluster):

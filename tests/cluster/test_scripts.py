@@ -54,8 +54,16 @@ def test_shellcheck_has_nothing_to_say(path):
     assert done.returncode == 0, done.stdout
 
 
-def node(*words: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the script with a `ray` that writes down how it was called."""
+def node(*words: str, home: Path, made: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the script with a `ray` that writes down how it was called; `made`: as the last call left the home."""
+    if not made:
+        make_home(home)
+    line = ["bash", str(home / "raylab/cluster/node.sh"), *words]
+    env = {"HOME": str(home), "PATH": os.environ["PATH"]} | env
+    return subprocess.run(line, env=env, capture_output=True, text=True, check=False)
+
+
+def make_home(home: Path) -> None:
     project = home / "raylab"
     (project / "cluster").mkdir(parents=True, exist_ok=True)
     (project / ".venv/bin").mkdir(parents=True, exist_ok=True)
@@ -66,9 +74,6 @@ def node(*words: str, home: Path, **env: str) -> subprocess.CompletedProcess[str
         program.write_text('#!/bin/sh\necho "$RAY_AUTH_MODE $*" >> "$HOME/calls"\n')
         program.chmod(0o755)
     (project / ".venv/bin/activate").write_text(f"PATH={ray.parent}:$PATH\n")
-    line = ["bash", str(project / "cluster/node.sh"), *words]
-    env = {"HOME": str(home), "PATH": os.environ["PATH"]} | env
-    return subprocess.run(line, env=env, capture_output=True, text=True, check=False)
 
 
 def give_token(home: Path) -> Path:
@@ -89,12 +94,24 @@ def test_no_node_starts_without_a_token(tmp_path):
 def test_the_head_asks_for_the_token_and_listens_on_loopback(tmp_path):
     token = give_token(tmp_path)
     assert node("head", "--object-store-memory=8", home=tmp_path).returncode == 0
-    stop, start = (tmp_path / "calls").read_text().splitlines()
+    stop, start, told = (tmp_path / "calls").read_text().splitlines()
     assert stop == "token stop"
     assert start.startswith("token start --head ")
     assert "--dashboard-host=127.0.0.1" in start
     assert start.endswith("--object-store-memory=8")
+    assert told == f"token -m raylab.ceiling {tmp_path}/ray_bootstrap_config.yaml 127.0.0.1:6379"
     assert token.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("kind", ["head", "worker"])
+def test_what_fails_on_the_way_ends_it(kind, tmp_path):
+    """Here the environment is not there: Ray is not started by another one that may be on the PATH."""
+    give_token(tmp_path)
+    make_home(tmp_path)
+    (tmp_path / "raylab/.venv/bin/activate").unlink()
+    done = node(kind, home=tmp_path, made=True, RAY_HEAD_IP="10.0.0.2", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert done.returncode != 0
+    assert not (tmp_path / "calls").exists()
 
 
 def test_a_worker_joins_the_head_that_ray_names(tmp_path):

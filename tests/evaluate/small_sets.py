@@ -76,7 +76,7 @@ class ColourEncoder:
 class ColourNamer:
     """Names the colour of a picture, as an id or in words, and then the others."""
 
-    id, revision, image_size = "colour namer", "1", 8
+    id, revision, image_size, note = "colour namer", "1", 8, ""
 
     def __init__(self, words: bool = False) -> None:
         self.words, self.encoder = words, ColourEncoder()
@@ -90,8 +90,26 @@ class ColourNamer:
         ]
 
 
+class TitleWriter(ColourNamer):
+    """Says the titles, the one first that holds the colour of the picture; of all, the first `k`."""
+
+    def __init__(self, titles) -> None:
+        super().__init__(words=True)
+        self.titles, self.asked = list(titles), []
+
+    def recognise(self, images, questions, k):
+        self.asked += questions
+        scores = self.encoder.encode_images(images) @ self.encoder.encode_texts(self.titles).T
+        return [
+            [Recognised(None, self.titles[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:k]]
+            for row in scores
+        ]
+
+
 class FixedFeatures:
     """A subject whose vectors are given: for benchmarks whose numbers are to be checked."""
+
+    generative = False
 
     def __init__(self, vectors: dict[str, np.ndarray], embedder=None) -> None:
         self.vectors, self.embedder = vectors, embedder
@@ -106,11 +124,12 @@ def bare_set(name: str, labels: Sequence[str], domains: Sequence[str] | None = N
     return ImageSet(name, MemorySource([]), [ref(place) for place in range(len(labels))], list(labels), {}, domains)
 
 
-def subject_of(monkeypatch, embedder=None, recogniser=None) -> ModelSubject:
-    """Return the subject that a run would make of these models."""
+def subject_of(monkeypatch, embedder=None, recogniser=None, namer=None) -> ModelSubject:
+    """Return the subject that a run would make of these models; `namer` makes one of titles: a generative model."""
     from raylab.evaluate import features
 
-    monkeypatch.setattr(features, "open_model", lambda config: Model(embedder, lambda catalog: recogniser))
+    monkeypatch.setattr(features, "open_model", lambda config: Model(embedder, lambda catalog: recogniser, namer))
+    monkeypatch.setattr(features, "is_generative", lambda path: namer is not None)
     if recogniser is not None:
         monkeypatch.setattr(features, "as_recogniser", lambda config, kb: recogniser)
     return ModelSubject(ModelConfig("test"), "", in_process)

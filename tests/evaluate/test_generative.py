@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from evaluate.small_git import saved_git
+from evaluate.small_sets import MemorySource, png, ref
 from PIL import Image
-from train.runs import prepared, small, train
 from train.training_store import Store, make_store
 
 from raylab.errors import RaylabError
-from raylab.evaluate.generative import DecodingConfig, GitRecogniser
+from raylab.evaluate import generative
+from raylab.evaluate.features import AnswerStep
+from raylab.evaluate.generative import GitModel, GitRecogniser
+from raylab.evaluate.models import DecodingConfig, ModelConfig, open_model
 from raylab.kb.catalog import Catalog
 from raylab.kb.titles import Titles, open_codes
-from raylab.train.export import export
-from raylab.train.plan import CheckpointConfig
+from raylab.models.beam import decode
+from raylab.schema import IMAGE_REF
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["names", "codes"])
 def model(request: pytest.FixtureRequest, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run")
-    config = small("git_miniworld", store, out, steps=2, batch=8, checkpoint=CheckpointConfig(every=2))
-    config = replace(config, task=replace(config.task, codes=request.param))
-    train(config)
-    export(prepared(config))
-    return out / "model"
+    return saved_git(store, tmp_path_factory.mktemp("run"), codes=request.param) / "model"
 
 
 def pictures() -> list[Image.Image]:
@@ -42,7 +41,7 @@ def pictures() -> list[Image.Image]:
 
 def test_answers_are_entities_best_first(model: Path, store: Store) -> None:
     catalog = Catalog.open(store.kb)
-    recogniser = GitRecogniser.open(model, catalog, DecodingConfig(beams=6, batch=2))
+    recogniser = GitRecogniser.open(model, catalog, DecodingConfig(beams=6), batch=2)
     found = recogniser.recognise(pictures(), ["what is this?", "", "which flag is on the left?"], 4)
     assert [len(answers) for answers in found] == [4, 4, 4]
     for answers in found:
@@ -61,6 +60,65 @@ def test_it_is_the_trained_network(model: Path, store: Store) -> None:
         torch.testing.assert_close(one, two, rtol=0, atol=0)
     assert recogniser.revision == other.revision
     assert len(recogniser.revision) == 12
+
+
+def test_how_it_is_run_is_what_the_line_says(model: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beams, constraint, precision and batch reach the search."""
+    seen = []
+
+    def decoded(git, pixels, context_BC, **settings):
+        seen.append((len(pixels), pixels.dtype, settings["beams"], "trie" in settings))
+        return decode(git, pixels, context_BC, **settings)
+
+    monkeypatch.setattr(generative, "decode", decoded)
+    catalog, asked = Catalog.open(store.kb), (pictures(), ["what is this?"] * 3, 2)
+    free = ModelConfig(str(model), precision="bf16", batch=2, decoding=DecodingConfig(beams=5, constrained=False))
+    open_model(free).recogniser(catalog).recognise(*asked)
+    codes = GitModel.open(model, free).saved.codes
+    assert seen == [(2, torch.bfloat16, 5, codes), (1, torch.bfloat16, 5, codes)]  # a code is always held to the codes
+    seen.clear()
+    open_model(ModelConfig(str(model))).recogniser(catalog).recognise(*asked)
+    assert seen == [(3, torch.float32, 30, True)]
+
+
+def test_in_half_precision_the_answers_are_as_likely(model: Path, store: Store) -> None:
+    catalog, asked = Catalog.open(store.kb), (pictures(), ["what is this?"] * 3, 1)
+    found = [
+        open_model(ModelConfig(str(model), precision=precision)).recogniser(catalog).recognise(*asked)
+        for precision in (None, "bf16", "fp16")
+    ]
+    for whole, *halves in zip(*found):
+        assert [half[0].score for half in halves] == pytest.approx([whole[0].score] * 2, rel=0.05)
+
+
+def test_logits_that_are_no_numbers_are_said(model: Path, store: Store) -> None:
+    recogniser = GitRecogniser.open(model, Catalog.open(store.kb))
+    recogniser._module.git.output.weight.data.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"not numbers in torch\.float32; run it in bf16"):
+        recogniser.recognise(pictures(), ["what is this?"] * 3, 1)
+    source = MemorySource([png((200, 30, 30))])
+    rows = pa.table({"index": [0], "image": pa.array([ref(0)], IMAGE_REF), "question": ["what?"]})
+    with pytest.raises(RaylabError, match="not numbers"):
+        AnswerStep(recogniser, source, 1)(rows)
+
+
+def test_a_gpu_that_is_not_there(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RaylabError, match="torch sees no GPU here"):
+        open_model(ModelConfig(str(model), device="cuda"))
+
+
+def test_titles_of_classes_may_be_the_answers(model: Path) -> None:
+    git = GitModel.open(model, ModelConfig(str(model), decoding=DecodingConfig(beams=3, constrained=False)))
+    if git.saved.codes:
+        with pytest.raises(RaylabError, match="writes ALD codes"):
+            git.of_titles(["a red flag"])
+        return
+    recogniser = git.of_titles(["a red flag", "a rose", "A red FLAG"])
+    assert recogniser.note.startswith("1 of 3 names can never be answered")
+    for answers in recogniser.recognise(pictures(), ["what is this?"] * 3, 5):
+        assert sorted(answer.text for answer in answers) == ["a red flag", "a rose"]
+        assert {answer.entity_id for answer in answers} == {None}
 
 
 def test_free_beams_are_kept_where_they_are_a_title(model: Path, store: Store) -> None:

@@ -6,7 +6,15 @@ import pytest
 from evaluate.small_sets import COLOURS, ColourEncoder
 
 from raylab.errors import RaylabError
-from raylab.evaluate.models import ModelConfig, NearestEntity, as_recogniser, find_model, open_model
+from raylab.evaluate.models import (
+    DecodingConfig,
+    ModelConfig,
+    NearestEntity,
+    as_recogniser,
+    find_model,
+    is_generative,
+    open_model,
+)
 from raylab.kb.build import BuildConfig, build
 from raylab.kb.catalog import Catalog
 
@@ -76,14 +84,28 @@ def test_a_dual_encoder_becomes_a_recogniser_with_a_knowledge_base(tiny_clip, kb
         as_recogniser(config, str(tiny_clip))
 
 
-def test_a_generative_model_is_told_by_its_folder(kb, tmp_path, monkeypatch):
-    from raylab.evaluate.generative import GitRecogniser
-
+def test_a_generative_model_is_told_by_its_folder(tiny_clip, tmp_path):
+    for name in ("run", "other"):
+        (tmp_path / name).mkdir()
     (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text('{"recipe": "git_large"}')
     (tmp_path / "run" / "model" / "git.json").write_text("{}")
-    opened = []
-    monkeypatch.setattr(GitRecogniser, "open", lambda folder, catalog, device: opened.append((folder, len(catalog))))
-    config = ModelConfig(str(tmp_path / "run"))
-    assert open_model(config).embedder is None and opened == []
-    as_recogniser(config, kb)
-    assert opened == [(tmp_path / "run" / "model", len(COLOURS))]
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    assert is_generative(str(tmp_path / "run")) and not is_generative(str(tiny_clip)) and not is_generative("ViT-B-32")
+    with pytest.raises(RaylabError, match="is no generative recogniser, or damaged"):
+        open_model(ModelConfig(str(tmp_path / "run")))
+    with pytest.raises(RaylabError, match=r"neither open_clip_config\.json nor git\.json there"):
+        find_model(str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch": 0}, "--batch must be 1 or more"),
+        ({"decoding": DecodingConfig(beams=0)}, "--decoding.beams must be 1 or more"),
+        ({"precision": "int8"}, "--precision 'int8' is none of fp32, fp16, bf16"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(RaylabError, match=message):
+        ModelConfig("m", **settings)

@@ -301,3 +301,25 @@ def test_the_mini_worlds_questions_are_of_held_out_pictures():
     assert {one.part[0] for one in questions} == {"entity", "query"}
     assert all("train" not in one.data_split for one in questions)
     assert all(isinstance(one, bytes) for one in source.image_bytes([questions[0].image]))
+
+
+def test_official_scores_come_also_of_a_file_that_answers_twice():
+    questions, predictions = four_splits()
+    twice = [*predictions, predictions[0]]
+    with pytest.raises(RaylabError, match="2 predictions for 'q0'"):
+        Oven(OvenConfig(), questions, predictions=twice)(None)
+    outcome = Oven(OvenConfig(official=True), questions, predictions=twice)(None)
+    assert {score.protocol for score in outcome.scores} == {"official"}
+    found = {f"{one.part} {one.metric}": one.value for one in outcome.scores}
+    assert found["entity/seen accuracy"] == 0.8  # four of five rows
+    assert len(outcome.notes) == 1
+    assert outcome.notes[0].startswith("oven: official scores alone: 2 predictions for 'q0'")
+
+
+def test_a_file_of_one_answer_a_row_has_no_top_10():
+    questions, predictions = four_splits()
+    metrics = {score.metric for score in Oven(OvenConfig(top=10), questions, predictions=predictions)(None).scores}
+    assert metrics == {"accuracy", "HM"}
+    longer = [Prediction(one.data_id, (*one.entity_ids, "Q1", "Q2")) for one in predictions]
+    metrics = {score.metric for score in Oven(OvenConfig(top=10), questions, predictions=longer)(None).scores}
+    assert metrics == {"accuracy", "HM", "accuracy@3", "HM@3"}

@@ -3,6 +3,8 @@ import json
 import re
 
 import pytest
+from evaluate.small_git import saved_git
+from train.training_store import make_store
 
 from raylab.config import parse
 from raylab.errors import RaylabError
@@ -137,6 +139,41 @@ def test_ray_gives_the_scores_of_this_process(finished, ray_cluster, tmp_path):
     there = headline(run(parse(EVALUATE, "smoke", [*line, "--suite", "retrieval,zero_shot"], "")))["scores"]
     here = headline(finished[1])["scores"]
     assert there == pytest.approx({name: here[name] for name in there}, abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def git(tmp_path_factory):
+    """A generative recogniser's run, and the flags by which it is asked."""
+    folder = tmp_path_factory.mktemp("git")
+    store = make_store(folder, rows=24, parts=1)
+    run_folder = saved_git(store, folder / "run")
+    line = ["--recipe", "smoke", "--model", str(run_folder), "--kb", store.kb, "--suite", "oven,zero_shot"]
+    line += ["--threads", "1", "--data", "miniworld://?rows=12", "--oven.questions", "miniworld://?rows=60&seed=903"]
+    return [*line, "--decoding.beams", "4", "--oven.top", "3"]
+
+
+@pytest.fixture(scope="module")
+def scored(git, tmp_path_factory):
+    return run(parse(EVALUATE, "smoke", [*git, "--out", str(tmp_path_factory.mktemp("scored"))], ""))
+
+
+def test_a_generative_model_goes_through_the_job(scored):
+    protocols = {(score["benchmark"], score["protocol"]) for score in scored["scores"]}
+    assert protocols == {("oven", "every-question"), ("zero_shot", "constrained-titles")}
+    assert all(score["count"] > 0 for score in scored["scores"])
+    assert [re.fullmatch(r"run@[0-9a-f]{12}", model) is not None for model in scored["models"]] == [True]
+    assert scored["config"]["decoding"] == {"beams": 4, "constrained": True}
+
+
+def test_ray_gives_a_generative_models_scores(git, scored, ray_cluster, tmp_path):
+    there = run(parse(EVALUATE, "smoke", [*git, "--workers", "1", "--out", str(tmp_path)], ""))
+    assert headline(there)["scores"] == pytest.approx(headline(scored)["scores"], abs=0.05)
+    assert there["models"] == scored["models"]
+
+
+def test_a_generative_model_embeds_nothing(git, tmp_path):
+    with pytest.raises(RaylabError, match="is a generative model and embeds no images: --suite oven and zero_shot"):
+        run(parse(EVALUATE, "smoke", [*git, "--suite", "retrieval", "--out", str(tmp_path)], ""))
 
 
 def test_every_benchmark_of_the_suite_can_be_built():

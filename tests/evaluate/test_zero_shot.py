@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from evaluate.small_sets import ColourEncoder, FixedFeatures, bare_set, coloured, subject_of
+from evaluate.small_sets import ColourEncoder, FixedFeatures, TitleWriter, bare_set, coloured, subject_of
 
 from raylab.errors import RaylabError
 from raylab.evaluate.zero_shot import (
@@ -65,6 +65,22 @@ def test_top_5_counts_the_first_five_classes():
     assert {score.metric: score.value for score in outcome.scores}["top-1"] == 1 / 8
 
 
+def test_a_generative_model_writes_one_of_the_classes_titles(monkeypatch):
+    images, made = coloured(per_class=2, bad=[5]), []
+
+    def namer(titles):
+        made.append(TitleWriter(titles))
+        return made[0]
+
+    titles = {"red": ("red rose", "red fox"), "green": ("green tea",), "blue": ("green sea",)}
+    outcome = ZeroShot(images, titles=titles, question="which?")(subject_of(monkeypatch, namer=namer))
+    assert sorted(made[0].titles) == ["green sea", "green tea", "red fox", "red rose"]
+    assert made[0].asked == ["which?"] * 5
+    found = {score.metric: (score.value, score.count) for score in outcome.scores}
+    assert found == {"top-1": (pytest.approx(3 / 5), 5), "mean per class": (pytest.approx(2 / 3), 5)}
+    assert outcome.refused == {"colours: image_corrupt": 1}
+
+
 def test_titles_of_classes_come_from_a_file_where_one_is_given(tmp_path):
     path = tmp_path / "titles.jsonl"
     path.write_text('{"class": "red", "title": ["ruby", "red"]}\n{"class": 7, "title": "seven"}\n')
@@ -88,6 +104,13 @@ def test_wrong_lines_of_titles_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(RaylabError, match=message):
         load_titles(str(tmp_path / name))
+
+
+def test_imagenets_prompts_are_clips(tmp_path):
+    found = load_prompts("imagenet")
+    assert len(found) == len(set(found)) == 80
+    assert all(prompt.count("{}") == 1 for prompt in found)
+    assert "itap of a {}." in found and "a photo of many {}." in found
 
 
 def test_prompts_come_by_name_or_from_a_file(tmp_path):

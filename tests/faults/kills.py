@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 ROWS = 2000
 TARGETS = {"driver": "", "actor": "ray::MapWorker", "worker": "ray::"}
 """What is killed -> how its process's title begins."""
+UNFINISHED = ("pieces/", "answers/", "grouped/")
+"""Where rows lie that are under way."""
 
 
 def job(kb: str, out: str) -> list[str]:
@@ -100,24 +102,31 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
-def verdicts(out: str) -> list[tuple[str, str]]:
-    """Return every row id with its label or the reason of its rejection, sorted; a doubled row would show."""
+def verdicts(out: str, more: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return every row id with its label or the reason of its rejection, and `more` of its columns, sorted.
+
+    A doubled row would show.
+    """
     store = LabelStore(out)
-    labels = store.labels().to_table(columns=["row_id", "entity_id"])
-    rejects = store.rejects().to_table(columns=["row_id", "reject_reason"])
-    found = list(zip(labels["row_id"].to_pylist(), labels["entity_id"].to_pylist()))
-    found += list(zip(rejects["row_id"].to_pylist(), rejects["reject_reason"].to_pylist()))
-    return sorted(found)
+    found: list[tuple[Any, ...]] = []
+    for part, verdict in ((store.labels(), "entity_id"), (store.rejects(), "reject_reason")):
+        columns = ["row_id", verdict, *more]
+        rows = part.to_table(columns=columns)
+        found += zip(*(rows[name].to_pylist() for name in columns))
+    return sorted(found, key=lambda row: [str(value) for value in row])
 
 
 def leftovers(out: str) -> list[str]:
-    """Return files of the run that no manifest names: pieces, orphans, temporary files."""
-    store = LabelStore(out)
-    named = {*store.manifest["labels"], *store.manifest["rejects"]}
-    files = [path for path in Path(out).rglob("*") if path.is_file()]
-    odd = [path for path in files if path.name.startswith(".") or "pieces" in path.parts]
-    parts = [path for path in files if path.parent.name in ("labels", "rejects")]
-    return sorted(str(path) for path in odd + [p for p in parts if os.path.relpath(p, out) not in named])
+    """Return files of the run, on a disk or in a bucket, that no manifest names: pieces, orphans, temporary files."""
+    folder = LabelStore(out).folder
+    folder.fs.invalidate_cache()
+    root = folder.path("")
+    files = [path.removeprefix(root) for path in folder.fs.find(root)]
+    manifest = folder.read_json("MANIFEST.json")
+    named = {*manifest["labels"], *manifest["rejects"]}
+    odd = [name for name in files if Path(name).name.startswith(".") or name.startswith(UNFINISHED)]
+    parts = [name for name in files if name.startswith(("labels/", "rejects/"))]
+    return sorted(odd + [name for name in parts if name not in named])
 
 
 def build_kb(folder: Path) -> str:

@@ -6,20 +6,27 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sources.source_files import pair_members, write_tar
 
+from raylab.errors import RaylabError
 from raylab.preflight.asked import Asked
-from raylab.preflight.base import Level
-from raylab.preflight.run import asked_of, run, upload_bytes
+from raylab.preflight.base import Check, Finding, Level, Task
+from raylab.preflight.run import _finish, _on_this_cluster, asked_of, run, upload_bytes
 from raylab.recipes import LABEL
 from raylab.recipes.evaluate import EVALUATE
 from raylab.recipes.train import TRAIN
+from raylab.sources import open_source
+from raylab.sources.base import SourceConfig
+from raylab.train.plan import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 SOURCE = "miniworld://?rows=200&seed=12"
@@ -82,8 +89,6 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_recipes_ask_for() -> None:
-    from dataclasses import replace
-
     rew = asked_of(replace(LABEL["rew_8gpu"](), source=replace(LABEL["rew"]().source, uri="s3://b/s"), kb="k", out="o"))
     assert rew.gpus == 8 and set(rew.models) == {"--select.clip", "--mentions.spacy", "--annotator.model"}
     train = replace(
@@ -95,10 +100,75 @@ def test_what_recipes_ask_for() -> None:
         accelerator="cuda",
     )
     asked = asked_of(replace(train, parallel=replace(train.parallel, workers=8)))
-    assert asked.gpus == 8 and asked.cpus > 8 and asked.project == "raylab"
+    assert asked.cpus > 8 and asked.project == "raylab" and asked.inputs["--labels"].uri == "s3://b/l"
+    assert "torch-xla" not in asked.packages
     assert set(asked.places) == {"--source", "--labels", "--kb", "--out", "--init"}
     scored = asked_of(replace(EVALUATE["standard"](), model="ViT-B-32", data="x", out="o", workers=3))
     assert scored.cpus > 3 and set(scored.places) == {"--data"} and scored.models["--model"].name == "ViT-B-32"
+    assert scored.inputs["--data"].uri == "x"
+
+
+def train_config(**given: object) -> TrainConfig:
+    workers = given.pop("workers", 1)
+    config = TRAIN["mofi_b16"]()
+    places = {
+        "source": replace(config.source, uri="s3://b/s"),
+        "labels": "s3://b/l",
+        "kb": "s3://b/k",
+        "out": "s3://b/o",
+    }
+    return replace(config, **places, parallel=replace(config.parallel, workers=workers), **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus", "said"),
+    [
+        ({"accelerator": "cuda", "workers": 8}, 8, "8 workers need a GPU each and this Ray has 0"),
+        ({"accelerator": "xla", "workers": 2}, 0, "--accelerator xla without a TPU: one worker alone"),
+        ({"accelerator": "auto", "workers": 2}, 0, ""),
+    ],
+)
+def test_training_is_refused_as_the_job_would(
+    ray_cluster: None, given: dict[str, object], gpus: float, said: str
+) -> None:
+    wanted, refused = _on_this_cluster(asked_of(train_config(**given)))
+    assert wanted.gpus == gpus and wanted.train is None
+    assert said in refused and bool(said) == bool(refused)
+
+
+def test_what_cannot_be_cleared_away_is_a_line_of_the_table() -> None:
+    class Stays(Check):
+        name = "stays"
+
+        def finish(self, task: Task) -> None:
+            raise PermissionError("no right to remove")
+
+    task = Task(Asked(), "probe", "driver")
+    findings = {"stays": Finding("stays", Level.OK, "written and read")}
+    _finish(Stays(), task, findings)
+    assert findings["stays"].level is Level.WARN
+    assert findings["stays"].seen.startswith("written and read; ") and "no right to remove" in findings["stays"].seen
+    bad = {"stays": Finding("stays", Level.FAIL, "cannot be written")}
+    _finish(Stays(), task, bad)
+    assert bad["stays"].seen == "cannot be written"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_storage_that_never_answers_is_named(tmp_path: Path) -> None:
+    """Its port takes connections and says nothing; S3's client alone would try for five minutes."""
+    line = ["label", "--recipe", "miniworld", "--source", SOURCE, "--kb", "s3://b/kb", "--out", "s3://b/out"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        keys = {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+        started = time.monotonic()
+        done = start("check", "--json", *line, **keys)
+    assert time.monotonic() - started < 150
+    found = {one["check"]: one for one in json.loads(done.stdout)["checks"]}
+    assert done.returncode == 1
+    for name in ("storage", "knowledge base"):
+        assert found[name]["level"] == "fail" and "no answer within" in found[name]["seen"]
+    assert found["source"]["level"] == found["versions"]["level"] == "ok"
 
 
 def test_what_is_ignored_is_not_sent(tmp_path: Path) -> None:
@@ -113,13 +183,13 @@ def test_what_is_ignored_is_not_sent(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def two_disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A cluster of two nodes, the second of which has a disk of its own at the folder that is returned."""
+    """A head that offers no CPU, and a node that has a disk of its own at the folder that is returned."""
     from ray.cluster_utils import Cluster
 
     if os.geteuid() != 0 or not shutil.which("unshare"):
         pytest.skip("a node with a disk of its own needs root and unshare")
     folder = tmp_path_factory.mktemp("disk")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     ray = Path(sys.executable).with_name("ray")
     node = f"mount -t tmpfs none {folder} && exec {ray} start --address={cluster.address} --num-cpus=2 --block"
     second = subprocess.Popen(
@@ -147,6 +217,38 @@ def _wait_for_nodes(address: str, count: int) -> None:
             return
         time.sleep(0.5)
     raise AssertionError(f"fewer than {count} nodes after 60 s")
+
+
+def test_a_shard_that_a_worker_does_not_see_is_no_bad_shard(ray_cluster: None, tmp_path: Path) -> None:
+    """What is gone for the driver's node too becomes a row with a reason, as ever."""
+    import ray
+
+    from raylab.label.run import _read_segment
+    from raylab.label.segments import Segment
+
+    write_tar(tmp_path / "pairs.tar", pair_members("k", "x", 5))
+    source = open_source(SourceConfig(uri=str(tmp_path / "pairs.tar")))
+    segment = Segment(0, tuple(source.shards()))
+    assert sum(rows.num_rows for rows in _read_segment(source, segment, "another node")) == 5
+    (tmp_path / "pairs.tar").unlink()
+    with pytest.raises(RaylabError, match=r"does not see .*pairs\.tar, which the driver listed"):
+        list(_read_segment(source, segment, "another node"))
+    (rows,) = _read_segment(source, segment, ray.get_runtime_context().get_node_id())
+    assert rows["reject_reason"].to_pylist() == ["unreadable_shard"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_source_on_the_drivers_disk_alone(two_disks: tuple[str, Path], tmp_path: Path) -> None:
+    """All else is shared, and the user says that the source is too: workers' read tasks end the job."""
+    address, folder = two_disks
+    write_tar(folder / "pairs.tar", pair_members("k", "x", 50))
+    kb = made_kb(tmp_path)
+    flags = ["--recipe", "miniworld", "--source", folder / "*.tar", "--kb", kb, "--out", tmp_path / "run"]
+    done = start("label", *flags, "--shared-disk", RAY_ADDRESS=address)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "does not see" in done.stderr and "pairs.tar, which the driver listed" in done.stderr
+    assert not (tmp_path / "run/MANIFEST.json").exists()
 
 
 @pytest.mark.slow

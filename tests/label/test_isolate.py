@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pyarrow as pa
@@ -38,7 +39,16 @@ def test_only_the_rows_that_raise_are_lost(poison):
     assert result["key"].to_pylist() == list("abcdefgh")
     assert reasons(result) == dict.fromkeys(poison, "step_error")
     assert [e is None for e in result["entity_id"].to_pylist()] == [k in poison for k in "abcdefgh"]
-    assert all(s >= 0 for s in result["seconds_toy"].to_pylist())
+    assert all(s >= 0 for name in ("seconds_toy", "cpu_toy") for s in result[name].to_pylist())
+
+
+def test_core_seconds_are_told_apart_from_waiting():
+    def wait(batch: pa.Table) -> pa.Table:
+        time.sleep(0.2)
+        return batch
+
+    result = Isolated("toy", wait)(rows("ab"))
+    assert sum(result["seconds_toy"].to_pylist()) >= 0.2 > sum(result["cpu_toy"].to_pylist())
 
 
 def test_a_lost_row_tells_what_and_where():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -67,7 +68,12 @@ def test_every_row_ends_labelled_or_with_a_reason_and_counts_close(config):
         "report.html",
         "entity_counts.parquet",
         "MANIFEST.json",
+        "clock.json",
     } <= names
+    assert all(step["cpu_seconds"] > 0 for step in summary["steps"] if step["name"] != "count")
+    clock = json.loads(Path(config.out, "clock.json").read_text())
+    marks = ("ray", "first_rows", "last_rows", "last_commit", "second_pass")
+    assert [clock[mark] for mark in marks] == sorted(clock[mark] for mark in marks)
     assert "pieces" not in names
 
 

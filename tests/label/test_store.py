@@ -73,7 +73,13 @@ def test_a_commit_has_the_rows_in_input_order_and_closed_counts(folder):
     assert folder.names("pieces") == []
     counts = commit["counts"]
     assert (counts["rows"], counts["labelled"]) == (10, 5)
-    assert counts["steps"]["link"] == {"rows_in": 10, "rejected": {}, "failed": 0, "worker_seconds": 5.0}
+    assert counts["steps"]["link"] == {
+        "rows_in": 10,
+        "rejected": {},
+        "failed": 0,
+        "worker_seconds": 5.0,
+        "cpu_seconds": 0.0,
+    }
     assert counts["steps"]["select"]["rejected"] == {"low_score": 5}
 
 
@@ -140,6 +146,7 @@ def test_counts_add_up():
         "rejected": {"low_score": 3},
         "failed": 0,
         "worker_seconds": 0.0,
+        "cpu_seconds": 0.0,
     }
 
 

@@ -9,6 +9,7 @@ import torch
 from distributed_workers import run_workers
 from torch.nn.functional import cross_entropy, normalize
 
+from raylab.errors import RaylabError
 from raylab.models.class_table import ClassTable, ClassTableConfig, _places
 
 CLASSES, DIM, BATCH = 40, 8, 6
@@ -76,10 +77,17 @@ def test_gradient_is_sparse_and_right() -> None:
     torch.testing.assert_close(found, table.weight.grad)
 
 
-def test_fewer_classes_than_workers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raylab.models.class_table.world", lambda: 3)
-    with pytest.raises(ValueError, match="2 classes"):
-        ClassTable(2, DIM, FULL)
+@pytest.mark.parametrize(("classes", "workers", "most"), [(2, 3, 2), (5, 4, 3), (9, 6, 5)])
+def test_a_worker_without_classes_is_refused(
+    classes: int, workers: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raylab.models.class_table.world", lambda: workers)
+    with pytest.raises(RaylabError, match=rf"^{classes} classes cannot be shared by {workers} .* Take {most} workers"):
+        ClassTable(classes, DIM, FULL)
+    monkeypatch.setattr("raylab.models.class_table.world", lambda: most)
+    for rank in range(most):
+        monkeypatch.setattr("raylab.models.class_table.rank", lambda rank=rank: rank)
+        assert len(ClassTable(classes, DIM, FULL).weight) > 0
 
 
 def _shard(rank: int, world: int) -> dict[str, torch.Tensor]:
@@ -93,7 +101,12 @@ def _shard(rank: int, world: int) -> dict[str, torch.Tensor]:
     loss.backward()
     table.rescale()
     assert image_BD.grad is not None
-    return {"loss": loss.detach(), "image": image_BD.grad / world, "table": table.weight.grad.to_dense()}
+    return {
+        "nearest": table.nearest(image_BD),
+        "loss": loss.detach(),
+        "image": image_BD.grad / world,
+        "table": table.weight.grad.to_dense(),
+    }
 
 
 def test_two_workers_are_one() -> None:
@@ -101,5 +114,5 @@ def test_two_workers_are_one() -> None:
     both = run_workers(_shard, 2)
     for worker in both:
         torch.testing.assert_close(worker["loss"], alone["loss"])
-    for name in ("image", "table"):
+    for name in ("image", "table", "nearest"):
         torch.testing.assert_close(torch.cat([worker[name] for worker in both]), alone[name])

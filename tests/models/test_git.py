@@ -227,3 +227,19 @@ def test_wrong_shapes_are_said(git, batch):
         git(image, context.repeat(1, 3), target)
     with pytest.raises(RaylabError, match="7 steps"):
         git.cache(git.encode(image, context), 2, 7)
+
+
+def test_exact_is_what_greedy_decoding_writes(git, batch):
+    image, context, _ = batch
+    target = torch.full((3, 6), CONFIG.pad)
+    target[:, 0] = CONFIG.bos
+    for place in range(1, 5):
+        target[:, place] = git(image, context, target[:, :place])[:, -1, 3:].argmax(-1) + 3  # neither pad, bos nor eos
+    logit = git(image, context, target)
+    logit[..., :3] = -torch.inf
+    right, has = git.exact(logit, target)
+    assert right.tolist() == has.tolist() == [True] * 3
+    target[0, 3] = (target[0, 3] - 2) % 37 + 3
+    target[1, 1:] = CONFIG.pad
+    right, has = git.exact(logit, target)
+    assert right[0].item() is False and has.tolist() == [True, False, True]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import math
 import pickle
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +16,18 @@ from sources.source_files import jpeg, pair_members, write_tar
 
 from raylab.errors import RaylabError
 from raylab.kb.build import BuildConfig, build
-from raylab.preflight.asked import Asked, Model
+from raylab.preflight.asked import Asked, Input, Model
 from raylab.preflight.base import Check, Cluster, Failed, Finding, Level, Seen, Task, judge, looks, together
 from raylab.preflight.checks import CHECKS
 from raylab.preflight.cluster import Cpus, Token, Upload, WandB
-from raylab.preflight.data import KnowledgeBase, LocalPaths, SourceReads, Storage
-from raylab.preflight.hosts import Accelerators, Clock, Disk, SharedMemory, Versions
+from raylab.preflight.data import Inputs, KnowledgeBase, LocalPaths, SourceReads, Storage
+from raylab.preflight.hosts import CACHE, SPILL, Accelerators, Clock, Disk, SharedMemory, Versions
 from raylab.preflight.models import Models
 from raylab.preflight.table import report, table
 from raylab.recipes.label import MINIWORLD_SPACY
+from raylab.schema import LABEL
 from raylab.sources.base import SourceConfig
+from raylab.storage import Folder
 
 GIB = 2**30
 NODE = {"CPU": 2.0, "object_store_memory": 1.0 * GIB}
@@ -47,7 +51,17 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Asked:
     source = SourceConfig(uri=str(root / "pairs.tar"))
     places = {"--source": source.uri, "--kb": str(root / "kb"), "--out": str(root / "out")}
     models = {"--mentions.spacy": Model("spacy", MINIWORLD_SPACY)}
-    return Asked(1.0, 0.0, False, places, False, str(root / "out"), source, str(root / "kb"), models, "raylab")
+    return Asked(
+        1.0,
+        places=places,
+        out=str(root / "out"),
+        source=source,
+        kb=str(root / "kb"),
+        models=models,
+        inputs={"--source": Input("set", source.uri)},
+        packages=("torchvision",),
+        project="raylab",
+    )
 
 
 @pytest.mark.parametrize("kind", CHECKS, ids=lambda kind: kind.name)
@@ -91,11 +105,32 @@ def test_what_a_look_raises_is_a_failure_of_that_check_alone() -> None:
     )
 
 
+def test_a_look_that_never_ends_is_a_failure_of_that_check_alone() -> None:
+    """As of storage whose endpoint takes connections and says nothing: its library tries for minutes."""
+    over = threading.Event()
+
+    class Hangs(Check):
+        name, patience_s = "hangs", 0.2
+
+        def look(self, task: Task) -> None:
+            over.wait(60)
+
+    started = time.monotonic()
+    found = looks([Hangs(), Clock()], task())
+    over.set()
+    assert time.monotonic() - started < 30
+    assert found["hangs"] == Failed("no answer within 0.2 s") and found["clocks"] is None
+
+
 def test_versions_that_differ_are_named() -> None:
     driver = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0"}
     assert judged(Versions(), {"a": driver, "b": driver}, driver=driver).level is Level.OK
     found = judged(Versions(), {"a": driver, "b": driver | {"torch": "missing"}}, driver=driver)
     assert (found.level, found.seen) == (Level.FAIL, "b: torch missing, the driver has 2.13.0")
+    without = driver | {"vllm": "missing"}
+    found = judged(Versions(), {"a": without}, driver=without, packages=("vllm",))
+    assert found.level is Level.FAIL and "vllm not installed on any node" in found.seen
+    assert Versions().look(task(packages=("no-such-package",)))["no-such-package"] == "missing"
 
 
 @pytest.mark.parametrize(("skew", "level"), [(0.1, Level.OK), (-5.0, Level.WARN), (90.0, Level.FAIL)])
@@ -107,9 +142,17 @@ def test_clocks(skew: float, level: Level) -> None:
 
 @pytest.mark.parametrize(("free", "level"), [(50, Level.OK), (8, Level.WARN), (3, Level.FAIL)])
 def test_the_fullest_disk_counts(free: int, level: Level) -> None:
-    found = judged(Disk(), {"a": (90 * GIB, 100 * GIB), "b": (free * GIB, 100 * GIB)})
+    roomy, full = (90 * GIB, 100 * GIB), (free * GIB, 100 * GIB)
+    found = judged(Disk(), {"a": {SPILL: roomy, CACHE: roomy}, "b": {SPILL: full, CACHE: roomy}})
     assert found.level is level
-    assert found.seen.startswith(f"b: {free} GiB free")
+    assert found.seen.startswith(f"b: {free} GiB free where Ray spills")
+    copies = judged(Disk(), {"a": {SPILL: roomy, CACHE: full}})
+    assert copies.level is min(level, Level.WARN, key=list(Level).index), "a full cache stops nothing of Ray's"
+
+
+def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not" / "yet"))
+    assert set(Disk().look(task())) == {SPILL, CACHE}
 
 
 def test_an_object_store_larger_than_shared_memory_is_warned_of() -> None:
@@ -120,7 +163,7 @@ def test_an_object_store_larger_than_shared_memory_is_warned_of() -> None:
 
 
 def test_accelerators_that_ray_and_the_host_disagree_about() -> None:
-    none, one = {"GPU": 0, "TPU": 0}, {"GPU": 1, "TPU": 0}
+    none, one = {"GPU": 0, "TPU": 0, "torch": 0}, {"GPU": 1, "TPU": 0, "torch": 1}
     with_gpu = Cluster({"a": NODE, "b": NODE | {"GPU": 1.0}})
     assert judged(Accelerators(), {"a": none, "b": one}, with_gpu, gpus=1.0).level is Level.OK
     gone = judged(Accelerators(), {"a": none, "b": none}, with_gpu)
@@ -131,10 +174,27 @@ def test_accelerators_that_ray_and_the_host_disagree_about() -> None:
     assert few.level is Level.FAIL and "asks for 4 GPUs" in few.seen
 
 
-def test_a_tpu_trainer_without_tpus_is_warned_of() -> None:
-    none = {"GPU": 0, "TPU": 0}
-    found = judged(Accelerators(), {"a": none, "b": none}, tpus=True)
-    assert found.level is Level.WARN and "CPU device" in found.seen
+def test_gpus_that_torch_cannot_use() -> None:
+    with_gpu = Cluster({"a": NODE | {"GPU": 1.0}})
+    for torch, said in ((0, "0 of 1 GPUs"), ("none: driver too old", "none: driver too old")):
+        found = judged(Accelerators(), {"a": {"GPU": 1, "TPU": 0, "torch": torch}}, with_gpu)
+        assert (found.level, found.seen) == (Level.FAIL, f"a: torch can use {said}")
+
+
+def test_gpus_that_are_to_come() -> None:
+    head = {"a": {"GPU": 0, "TPU": 0, "torch": 0}}
+    from_zero = Cluster({"a": {}}, elsewhere=True, most={"GPU": 8.0})
+    found = judged(Accelerators(), head, from_zero, gpus=4.0)
+    assert found.level is Level.WARN and "8 at the most: it waits" in found.seen
+    assert judged(Accelerators(), head, from_zero, gpus=9.0).level is Level.FAIL
+    unknown = judged(Accelerators(), head, replace(from_zero, most={"GPU": math.inf}), gpus=9.0)
+    assert unknown.level is Level.WARN and "nobody can tell" in unknown.seen
+
+
+def test_what_the_job_itself_would_refuse_is_told_in_its_words() -> None:
+    none = {"GPU": 0, "TPU": 0, "torch": 0}
+    found = judged(Accelerators(), {"a": none}, Cluster({"a": NODE}, refused="say which slices"))
+    assert (found.level, found.way_out) == (Level.FAIL, "say which slices")
 
 
 def test_cpus_token_and_upload() -> None:
@@ -155,6 +215,8 @@ def test_a_local_path_is_refused_on_two_nodes_unless_it_is_said_to_be_shared() -
     assert "--out /data/run" in found.seen and "--kb" not in found.seen and "--shared-disk" in found.way_out
     assert judged(LocalPaths(), {}, places=places, shared_disk=True).level is Level.OK
     assert judged(LocalPaths(), {}, Cluster({"a": NODE}), places=places).level is Level.OK
+    from_zero = judged(LocalPaths(), {}, Cluster({"a": {}}, elsewhere=True), places=places)
+    assert from_zero.level is Level.FAIL and "starts more nodes" in from_zero.seen
     assert judged(LocalPaths(), {}, places={"--kb": "s3://bucket/kb"}).level is Level.OK
 
 
@@ -185,6 +247,58 @@ def test_another_knowledge_base_on_a_node() -> None:
     )
     found = judged(KnowledgeBase(), {"a": mine, "b": mine | {"fingerprint": "2" * 32}}, driver=mine, kb="/kb")
     assert (found.level, found.seen) == (Level.FAIL, "b: fingerprint 222222222222; the driver has 111111111111")
+
+
+def test_a_knowledge_base_that_does_not_fit() -> None:
+    mine = {"fingerprint": "1" * 32, "entities": 5, "bytes": 2**30, "free": 2**31}
+    at = "s3://bucket/kb"
+    assert judged(KnowledgeBase(), {"a": mine}, driver=mine, kb=at).level is Level.OK
+    assert judged(KnowledgeBase(), {"a": mine | {"free": None}}, driver=mine, kb=at).level is Level.OK, "it is there"
+    found = judged(KnowledgeBase(), {"a": mine, "b": mine | {"free": 2**20}}, driver=mine, kb=at)
+    assert (found.level, found.seen) == (Level.FAIL, "b: 1 MiB free for a copy of 1,024 MiB")
+
+
+def test_half_of_a_knowledge_base_in_a_bucket(everything: Asked, bucket: str) -> None:
+    import fsspec
+
+    fs = fsspec.filesystem("s3")
+    fs.put(everything.kb, f"{bucket}/kb", recursive=True)
+    there = looks([KnowledgeBase()], task(kb=f"{bucket}/kb"))["knowledge base"]
+    assert there["bytes"] > 0 and there["free"] > 0
+    fs.pipe(f"{bucket}/kb/names.arrow", b"half")
+    assert "names.arrow has 4 bytes" in looks([KnowledgeBase()], task(kb=f"{bucket}/kb"))["knowledge base"].error
+    fs.rm(f"{bucket}/kb/names.arrow")
+    assert "names.arrow is missing" in looks([KnowledgeBase()], task(kb=f"{bucket}/kb"))["knowledge base"].error
+
+
+def inputs(kind: str, uri: str) -> Failed | dict[str, str]:
+    found: Failed | dict[str, str] = looks([Inputs()], task(inputs={"--it": Input(kind, uri)}))["inputs"]
+    return found
+
+
+def test_labels_that_are_not_there_or_not_all_there(tmp_path: Path) -> None:
+    store = Folder(str(tmp_path / "labels"))
+    assert "--it" in inputs("store", store.uri).error and "holds no label store" in inputs("store", store.uri).error
+    store.write_json("run.json", {})
+    assert "is not finished" in inputs("store", store.uri).error
+    store.write_json("MANIFEST.json", {"labels": ["labels/0.parquet", "labels/1.parquet"], "rejects": []})
+    store.write_parquet("labels/0.parquet", LABEL.empty_table())
+    assert "lacks labels/1.parquet, 1 of 2 parts" in inputs("store", store.uri).error
+    store.write_parquet("labels/1.parquet", LABEL.empty_table())
+    assert inputs("store", store.uri) == {"--it": "--it 2 parts"}
+    store.write_bytes("labels/0.parquet", b"no Parquet")
+    assert isinstance(inputs("store", store.uri), Failed)
+
+
+def test_other_runs_and_sets_that_are_not_there(tmp_path: Path) -> None:
+    assert "has no checkpoint" in inputs("run", str(tmp_path)).error
+    Folder(str(tmp_path)).write_json("checkpoints/LAST.json", {"step": 7})
+    assert inputs("run", str(tmp_path)) == {"--it": "--it step 7"}
+    assert "no such file" in inputs("set", str(tmp_path / "*.parquet")).error
+    one = {"--it": "--it 5 files"}
+    assert judged(Inputs(), {"a": one}, driver=one, places={"--it": "x"}).level is Level.OK
+    assert judged(Inputs(), {"a": {"--it": "--it 4 files"}}, driver=one, places={"--it": "x"}).level is Level.FAIL
+    assert judged(Inputs(), {"a": {}}, driver=one).level is Level.OK, "workers do not read it"
 
 
 def test_a_source_whose_pictures_are_elsewhere(tmp_path: Path) -> None:

@@ -56,7 +56,11 @@ class Told:
         self.on_point = on_point
         self.points: dict[int, Curve] = {}
         self.last_saved = 0
+        self.said: list[str] = []
         self.pictures: list[tuple[np.ndarray, str]] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
 
     def point(self, step: int, point: Curve) -> bool:
         self.points[step] = point

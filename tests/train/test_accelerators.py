@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 
+import cloudpickle
 import pytest
 import torch
 
 from raylab.errors import RaylabError
 from raylab.models.class_table import ClassTable, ClassTableConfig
 from raylab.train.accelerators import open_accelerator
-from raylab.train.accelerators.run import _xla_scaling, environment
+from raylab.train.accelerators.run import _xla_scaling, environment, set_environment
 from raylab.train.optim import OptimConfig, make_table_optimizer
 from raylab.train.plan import ParallelConfig
 
@@ -46,6 +48,20 @@ def test_workers_are_the_hosts_of_whole_slices() -> None:
         _xla_scaling(3, ParallelConfig(topology="4x4", tpu="TPU-V6E"))
     with pytest.raises(RaylabError, match=r"--parallel.tpu 'v6' .*Invalid accelerator_type"):
         _xla_scaling(4, ParallelConfig(topology="4x4", tpu="v6"))
+
+
+def test_on_a_cluster_no_run_takes_xlas_cpu_device_for_tpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(RaylabError, match=r"say which slices, such as --parallel\.topology 4x4"):
+        _xla_scaling(1, ParallelConfig())
+
+
+def test_what_a_worker_is_told_reaches_python_and_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray sends it: pickled."""
+    monkeypatch.setenv("MEGASCALE_SLICE_ID", "0")
+    send, told = cloudpickle.loads(cloudpickle.dumps((set_environment, {"MEGASCALE_SLICE_ID": "1"})))
+    send(told)
+    assert os.environ["MEGASCALE_SLICE_ID"] == "1"
 
 
 def test_a_dense_gradient_moves_the_rows_that_a_sparse_one_does() -> None:

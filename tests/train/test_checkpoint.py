@@ -11,7 +11,7 @@ import pytest
 import torch
 from distributed_workers import run_workers
 from torch.multiprocessing import ProcessRaisedException
-from train.runs import small, train
+from train.runs import Told, prepared, small, train
 from train.training_store import Store
 
 from raylab.errors import RaylabError
@@ -21,7 +21,8 @@ from raylab.tasks.base import Group
 from raylab.train.accelerators import open_accelerator
 from raylab.train.checkpoint import Checkpoints, RunState
 from raylab.train.optim import OptimConfig, make_optimizer, make_table_optimizer
-from raylab.train.plan import CheckpointConfig
+from raylab.train.plan import CheckpointConfig, TrainConfig
+from raylab.train.worker import build, read_here, work
 
 CLASSES, DIM = 11, 4
 
@@ -128,6 +129,41 @@ def test_a_run_starts_from_another_ones_weights(store: Store, tmp_path: Path) ->
     shutil.rmtree(tmp_path / "a")
     with pytest.raises(RaylabError, match="no checkpoint there"):
         train(replace(other, out=str(tmp_path / "d")))
+
+
+def begun(config: TrainConfig) -> RunState:
+    return build(prepared(config), open_accelerator("cpu"))[1]
+
+
+def test_class_vectors_of_the_same_entities_are_taken_too(store: Store, tmp_path: Path) -> None:
+    config = small("mofi_miniworld", store, tmp_path / "a", steps=2)
+    train(config)
+    made, first = begun(config), Checkpoints(Folder(config.out))
+    made.load(first, 2)
+    assert made.learner.table is not None
+    state = begun(replace(config, out=str(tmp_path / "b"), seed=5))
+    assert state.load_weights(first, Folder(str(tmp_path / "b"))).endswith("a, step 2, class vectors as well")
+    assert state.learner.table is not None
+    torch.testing.assert_close(state.learner.table.weight, made.learner.table.weight)
+    assert not state.optimizers[1].state[state.learner.table.weight]["exp_avg"].any(), "moments begin anew"
+
+
+def test_class_vectors_of_other_entities_begin_anew_and_the_run_says_so(store: Store, tmp_path: Path) -> None:
+    config = small("mofi_miniworld", store, tmp_path / "a", steps=2)
+    train(config)
+    classes = Folder(config.out).read_parquet("classes.parquet")
+    Folder(config.out).write_parquet("classes.parquet", classes.take(list(reversed(range(len(classes))))))
+    told = Told(lambda step, point: None)
+    other = replace(config, out=str(tmp_path / "b"), init=config.out, steps=1)
+    fresh = begun(replace(other, out=str(tmp_path / "c")))
+    state = begun(other)
+    state.load_weights(Checkpoints(Folder(config.out)), Folder(other.out))
+    assert state.learner.table is not None and fresh.learner.table is not None
+    torch.testing.assert_close(state.learner.table.weight, fresh.learner.table.weight)
+    work(prepared(other), read_here, told)
+    assert told.said == [
+        f"begins with the weights of {config.out}, step 2; class vectors begin anew: it has none, or of other entities"
+    ]
 
 
 def test_a_worker_that_died_is_not_taken_for_a_damaged_checkpoint(tmp_path: Path) -> None:

@@ -64,22 +64,47 @@ def test_it_begins_at_any_step(run: Run) -> None:
     assert len(late) == 4
 
 
-def test_a_missing_picture_is_stood_in_for_and_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = FileSource.image_bytes
+def lose_pictures(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    """Have the source miss each picture whose number is a multiple of `every`."""
+    kept = FileSource.image_bytes
 
     def some_missing(self: FileSource, refs: list[dict]) -> list[bytes | Reason]:
-        return [data if i % 4 else Reason.MISSING_IMAGE for i, data in enumerate(drawn(self, refs))]
+        found = kept(self, refs)
+        return [data if ref["offset"] % every else Reason.MISSING_IMAGE for ref, data in zip(refs, found)]
 
     monkeypatch.setattr(FileSource, "image_bytes", some_missing)
-    found = to_arrays(next(reader_of(run, Share(12, 0, 1)).read(range(1))))
-    assert found["replaced"].tolist() == [1, 0, 0, 0] * 3
-    np.testing.assert_array_equal(found["class_B"][::4], found["class_B"][1::4])
+
+
+def test_the_next_row_stands_in_for_one_whose_picture_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    share = Share(12, 0, 1)
+    whole = [to_arrays(table) for table in reader_of(run, share).read(range(3))]
+    class_N = np.concatenate([one["class_B"] for one in whole])
+    lose_pictures(monkeypatch, 3)
+    found = [to_arrays(table) for table in reader_of(run, share).read(range(2))]
+    replaced_N, shown_N = (np.concatenate([one[name] for one in found]) for name in ("replaced", "class_B"))
+    assert 0 < replaced_N.sum() < 24
+    next_N = [next(at for at in range(i, 36) if at >= 24 or not replaced_N[at]) for i in range(24)]
+    known = [i for i, at in enumerate(next_N) if at < 24]
+    assert shown_N[known].tolist() == class_N[[next_N[i] for i in known]].tolist()
+
+
+def test_a_worker_with_one_row_a_step_finds_a_stand_in_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However rows are shared: the same one, cut alike."""
+    lose_pictures(monkeypatch, 3)
+    alone = [to_arrays(table) for table in reader_of(run, Share(12, 0, 1)).read(range(2))]
+    assert sum(one["replaced"].sum() for one in alone) > 0
+    shares = [list(batches(reader_of(run, Share(12, rank, 12)).read(range(2)), 1)) for rank in range(12)]
+    for step, whole in enumerate(batches(reader_of(run, Share(12, 0, 1)).read(range(2)), 12)):
+        for name, values in whole.items():
+            np.testing.assert_array_equal(np.concatenate([mine[step][name] for mine in shares]), values)
 
 
 def test_no_picture_at_all_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FileSource, "image_bytes", lambda self, refs: [b"no picture"] * len(refs))
-    with pytest.raises(RaylabError, match=r"None of 12 pictures .* could be opened; of row [0-9a-f]{32}: image_format"):
+    with pytest.raises(RaylabError, match=r"None of \d\d pictures .* opened; of row [0-9a-f]{32}: image_format"):
         next(reader_of(run, Share(12, 0, 1)).read(range(1)))
+    with pytest.raises(RaylabError, match=r"None of \d\d pictures"):
+        next(reader_of(run, Share(12, 0, 12)).read(range(1)))
 
 
 def test_rows_that_are_held_out_are_not_trained_on(store: Store, tmp_path: Path) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from train.runs import prepared
 from train.training_store import Store
 from xla.small_runs import Outcome, config_of, cpu_points, losses, on_one_device, on_xla
 
+from raylab.models.class_table import ClassTableConfig
+from raylab.tasks.base import Group
+from raylab.train.accelerators import open_accelerator
 from raylab.train.loop import Curve
+from raylab.train.optim import OptimConfig, make_optimizer, set_rates, share_of_rate
 
 pytest.importorskip("torch_xla", reason="torch-xla has an environment of its own: make test-xla")
 
-RECIPES = ["clip_miniworld", "mofi_miniworld", "git_miniworld"]
+RECIPES = ["clip_miniworld", "mofi_miniworld", "git_miniworld", "git_oven_miniworld"]
 FLOAT32 = 1e-4
 """Relative, over seven steps."""
 
@@ -32,6 +39,36 @@ def check(outcome: Outcome, expected: dict[int, Curve]) -> None:
 def test_a_mesh_of_four(recipe: str, store: Store, tower: Path, tmp_path: Path) -> None:
     run = prepared(config_of(recipe, store, tower, tmp_path / "run"))
     check(on_xla(run), cpu_points(run))
+
+
+@pytest.mark.timeout(600)
+def test_classes_are_drawn_by_one_program(store: Store, tower: Path, tmp_path: Path) -> None:
+    config = config_of("mofi_miniworld", store, tower, tmp_path / "run")
+    few = ClassTableConfig(negatives=2)
+    outcome = on_xla(prepared(replace(config, task=replace(config.task, table=few))))  # type: ignore[call-arg,type-var]
+    assert outcome.after_warm_up() == 0
+    assert outcome.fell_back == []
+    assert all(math.isfinite(loss) for loss in losses(outcome.points).values())
+
+
+def test_the_optimiser_is_one_program_for_ever() -> None:
+    """After some 1,800 steps a factor of Adam's is 1 to the last bit: torch-xla would write it into a new program."""
+    import torch_xla
+
+    from raylab.train.accelerators.xla import compiled
+
+    accelerator = open_accelerator("xla")
+    weight = torch.nn.Parameter(torch.ones(4, 4, device=accelerator.device))
+    optimizer = make_optimizer([Group("matrices", [weight], rate=1.0, decays=True)], OptimConfig())
+    optimizer.state[weight]["step"] += 1795
+    programs = []
+    for step in range(10):
+        set_rates([optimizer], share_of_rate(step, 10, 3))
+        weight.grad = torch.full((4, 4), 0.1 * (step + 1)).to(accelerator.device)
+        optimizer.step()
+        torch_xla.sync()
+        programs.append(compiled())
+    assert programs[-1] == programs[2]
 
 
 @pytest.mark.timeout(900)

@@ -92,6 +92,10 @@ class Accelerator(Protocol):
         """Let the device do what was called since the last time, where it does not do so by itself."""
         ...
 
+    def joined(self, values: Tensor) -> Tensor:
+        """Return a result of a step, not submitted yet, with the rows of all of this process's devices."""
+        ...
+
     def stack(self, values: Sequence[Tensor]) -> Tensor:
         """Return submitted tensors of one shape, stacked, to be computed with outside of the steps."""
         ...

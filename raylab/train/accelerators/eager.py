@@ -54,6 +54,10 @@ class EagerAccelerator:
     def submit(self) -> None:
         """What was called is on its way already."""
 
+    def joined(self, values: Tensor) -> Tensor:
+        """There is one device."""
+        return values
+
     def stack(self, values: Sequence[Tensor]) -> Tensor:
         """See `base.Accelerator`."""
         return torch.stack(list(values))

@@ -19,7 +19,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.tpu import get_tpu_coordinator_env_vars, get_tpu_worker_resources
 
 from raylab.errors import RaylabError
-from raylab.session import resource
+from raylab.session import on_cluster, resource
 from raylab.train.plan import ParallelConfig, TrainConfig
 
 
@@ -53,10 +53,10 @@ def _xla_scaling(workers: Any, parallel: ParallelConfig) -> ScalingConfig:
     """Whole slices where there is a topology; else one worker on XLA's CPU device."""
     asked = {"CPU": parallel.cpus}
     if not parallel.topology:
-        if resource("TPU"):
+        if on_cluster() or resource("TPU"):
             raise RaylabError(
-                "The cluster has TPUs: say which slices, such as --parallel.topology 4x4 --parallel.tpu TPU-V6E "
-                "--parallel.workers 4, a worker a host."
+                "--accelerator xla on a cluster: say which slices, such as --parallel.topology 4x4 --parallel.tpu "
+                "TPU-V6E --parallel.workers 4, a worker a host. XLA's CPU device is for a job's own Ray."
             )
         if workers != 1:
             raise RaylabError("--accelerator xla without a TPU: one worker alone; XLA's CPU devices do not talk.")
@@ -101,7 +101,12 @@ class XlaBackend(Backend):
         settings = [
             environment(i, len(worker_group), slices, first, backend_config.tpu) for i in range(len(worker_group))
         ]
-        ray.get([worker_group.execute_single_async(i, os.environ.update, one) for i, one in enumerate(settings)])
+        ray.get([worker_group.execute_single_async(i, set_environment, one) for i, one in enumerate(settings)])
+
+
+def set_environment(settings: dict[str, str]) -> None:
+    """Set environment variables. A method of `os.environ` would change a copy: pickled, it takes its object along."""
+    os.environ.update(settings)
 
 
 def environment(worker: int, workers: int, slices: int, first: str, tpu: bool) -> dict[str, str]:

@@ -47,7 +47,8 @@ def _shard(learner: Learner, device: torch.device) -> nn.Module:
     learner.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     scalars = {parameter for parameter in learner.module.parameters() if parameter.ndim == 0}
     for parameter in scalars:  # such as a temperature: cannot be sharded, so each worker keeps it
-        parameter.register_hook(mean)
+        if parameter.requires_grad:
+            parameter.register_hook(mean)
     for unit in learner.shard_units():
         fully_shard(unit, mesh=mesh)
     return cast(nn.Module, fully_shard(learner.module, mesh=mesh, ignored_params=scalars))

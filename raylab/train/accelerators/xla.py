@@ -53,6 +53,8 @@ class XlaAccelerator:
     name = "xla"
 
     def __init__(self, cache: str = "") -> None:
+        # Else 0 and 1 are written into programs: a factor that becomes 1 (Adam's, after 1,800 steps) makes another
+        os.environ.setdefault("XLA_NO_SPECIAL_SCALARS", "1")
         known = torch_xla._XLAC._xla_computation_cache_is_initialized()
         if cache and not known and runtime.device_type() == "TPU":  # XLA's CPU device cannot read what it wrote
             folder = Path(cache).expanduser()
@@ -137,8 +139,7 @@ class XlaAccelerator:
         if tensor.device.type != "xla":
             return tensor
         if is_cut(tensor):
-            tensor = tensor.detach() * 1  # a clone would share the data, and how they lie
-            spmd.mark_sharding(tensor, self._mesh, (None,) * tensor.ndim)
+            tensor = self.joined(tensor)
             torch_xla.sync()
         return tensor.detach().cpu()
 
@@ -149,6 +150,12 @@ class XlaAccelerator:
     def submit(self) -> None:
         """Returns while the devices work."""
         torch_xla.sync()
+
+    def joined(self, values: Tensor) -> Tensor:
+        """As part of the step: to fetch what is cut makes a program of its own each time."""
+        joined = values.detach() * 1  # a clone would share the data, and how they lie
+        spmd.mark_sharding(joined, self._mesh, (None,) * joined.ndim)
+        return joined
 
     def stack(self, values: Sequence[Tensor]) -> Tensor:
         """On the host: there, their number makes no new program."""

@@ -55,6 +55,7 @@ def check_answer(told):
     assert told["answer_tokens"] == len(told["tokens"]) + 1 and told["finish"] == "stop"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # two starts of the engine: under a minute on an idle machine
 def test_each_request_is_answered_once_although_the_engine_is_killed(ray_cluster, tiny_vlm):
     odd = [

@@ -1,0 +1,46 @@
+"""Workers whose node was cut off live on beside those that took their place: they are not heard, and name nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from raylab.storage import Folder
+from raylab.train.checkpoint import Checkpoints
+from raylab.train.run import Board
+
+
+def test_those_that_began_last_are_heard() -> None:
+    board = Board()
+    board.begin("first")
+    assert board.hears("first", "step 1")
+    board.begin("second")
+    assert not board.hears("first", "step 2")
+    assert board.hears("second", "step 1 again")
+    assert board.take() == ["step 1", "step 1 again"]
+    assert board.take() == []
+
+
+def test_those_that_are_not_heard_end_no_run() -> None:
+    board = Board()
+    for workers in ("first", "second"):
+        board.begin(workers)
+    board.fail("first", "Cannot write s3://bucket/run")
+    assert board.error() == ""
+    board.fail("second", "the loss is nan")
+    assert board.error() == "the loss is nan"
+
+
+def test_a_checkpoint_of_those_that_were_replaced_is_not_named_and_removes_none(tmp_path: Path) -> None:
+    def check_ours() -> None:
+        raise RuntimeError("others have taken over")
+
+    state = {"model": {"weight": torch.zeros(2)}}
+    ours = Checkpoints(Folder(str(tmp_path)), keep=1)
+    ours.save(4, state)
+    with pytest.raises(RuntimeError, match="taken over"):
+        Checkpoints(Folder(str(tmp_path)), keep=1, check_ours=check_ours).save(2, state)
+    assert ours.latest() == 4
+    ours.load(4, state)
