@@ -9,7 +9,7 @@ checkpointing computes twice is not counted. The class table of MOFI (16,384 sam
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 
 import torch
@@ -46,7 +46,7 @@ def dual_encoder(config: DualEncoderConfig) -> dict[str, float]:
 
 def git(task: GitTask) -> float:
     """Return what a picture with one text takes."""
-    tower = task.encoder.build().clip.visual
+    tower = replace(task.encoder, pretrained=None).build().clip.visual
     side = image_side(dict(tower.preprocess_cfg))
     tokens = OpenClipTokens(tower)
     config = GitConfig(image_width=tokens.width, vocab=VOCAB, pad=0, bos=1, eos=2, **asdict(task.shape))

@@ -186,9 +186,7 @@ def _check_resources(cpus: float, gpus: float) -> None:
     for name, needed in (("CPU", cpus), ("GPU", gpus)):
         if needed > has.get(name, 0):
             now = has.get(name, 0)
-            text = (
-                "the job needs %g %ss, the cluster has %g now: waiting for it to grow (see ray status)"
-            )
+            text = "the job needs %g %ss, the cluster has %g now: waiting for it to grow (see ray status)"
             logger.warning(text, needed, name, now)
 
 

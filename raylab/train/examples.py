@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,7 +17,7 @@ from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.schema import check_version
 from raylab.storage import Folder
-from raylab.tasks.base import Collator
+from raylab.tasks.base import Collator, Parted
 from raylab.tasks.classes import CLASSES
 from raylab.train.order import Part
 
@@ -42,6 +42,8 @@ class Survey:
     """Rows that the task cannot use."""
     entities: dict[str, int]
     """Entity id -> usable rows, held out or not: the class table knows also those that only held-out rows show."""
+    has: Mapping[str, int] = field(default_factory=dict)
+    """Part that the task learns -> rows that have it, for tasks that learn several of a row."""
 
 
 def part_names(labels: Folder, kind: str) -> list[str]:
@@ -110,18 +112,20 @@ def survey_part(labels: Folder, name: str, collator: Collator, share: float, mix
     parts = tuple(Part(name, int(size), group) for group, size in enumerate(sizes))
     counts = pc.value_counts(rows["entity_id"].drop_null())
     entities = {one["values"].as_py(): one["counts"].as_py() for one in counts}
-    return Survey(parts, Part(name, int(held.sum())), left_out, entities)
+    has = {part: int(found.sum()) for part, found in collator.has(rows).items()} if isinstance(collator, Parted) else {}
+    return Survey(parts, Part(name, int(held.sum())), left_out, entities, has)
 
 
 def write_survey(out: Folder, kb: Catalog, found: Sequence[Survey]) -> dict[str, Any]:
     """Write `EXAMPLES` and `CLASSES`, and return what lies in the first.
 
     Raises:
-        RaylabError: an entity is not in the knowledge base.
+        RaylabError: an entity is not in the knowledge base; a part that is to be learnt is in no row.
     """
     entities: collections.Counter[str] = collections.Counter()
     for one in found:
         entities.update(one.entities)
+    _check_parts(found)
     _write_classes(out, kb, entities)
     examples = {
         "parts": [asdict(part) for one in found for part in one.parts if part.rows],
@@ -144,6 +148,18 @@ def check_mix(examples: dict[str, Any], mix: Sequence[str], batch: int) -> None:
                 f"{rows} rows of use come from shards that fit {pattern!r} (--data.mix), and a batch takes "
                 f"{batch // len(mix)}: take a smaller --batch, labels that have such rows, or another --data.mix."
             )
+
+
+def _check_parts(found: Sequence[Survey]) -> None:
+    has: collections.Counter[str] = collections.Counter()
+    for one in found:
+        has.update(one.has)  # a part without rows stays there with 0
+    lacking = [f"--task.targets.{part}" for part, rows in has.items() if not rows]
+    if lacking and any(has.values()):  # where no row is of use at all, the run says that
+        raise RaylabError(
+            f"No row of the labels has what {', '.join(lacking)} wants to learn: give labels that were annotated, or "
+            "set it to 0."
+        )
 
 
 def _write_classes(out: Folder, kb: Catalog, entities: dict[str, int]) -> None:

@@ -58,8 +58,9 @@ class Cluster:
         self._ray(self.head, ["start", "--head", f"--port={RAY_PORT}", "--num-cpus=0", "--include-dashboard=false"])
 
     def join(self, number: int, cpus: int = CPUS) -> Host:
-        """Start a worker node on a host; it belongs to the cluster on return."""
+        """Start a worker node on a host, where an earlier one is stopped; it belongs to the cluster on return."""
         host = self.host(number)
+        host.kill()
         self._ray(host, ["start", f"--address={self.head.address}:{RAY_PORT}", f"--num-cpus={cpus}"])
         return host
 
@@ -83,10 +84,10 @@ class Cluster:
                 host.kill()
             self.start_head()
         for number in WORKERS:
-            if cpus.get(number) != self._cpus(number):
+            if number not in cpus:
                 self.host(number).kill()
-                if number in cpus:
-                    self.join(number, cpus[number])
+            elif cpus[number] != self._cpus(number):
+                self.join(number, cpus[number])
 
     def _cpus(self, number: int) -> int | None:
         """Return the CPUs of a host's Ray node, None where there is none."""

@@ -93,7 +93,6 @@ def cut(run: Run, host: int) -> None:
     time.sleep(CUT_S)
     lost.mend()
     wait(lambda: not lost.running("raylet"), 120, "a node that was given up ends itself")
-    lost.kill()
     run.cluster.join(host)
 
 
@@ -112,10 +111,7 @@ def late(run: Run, host: int) -> None:
 
 
 def headless(run: Run, host: int) -> None:
-    """The head is gone: the job ends and says why. The same line on a new cluster does the rest.
-
-    The workers of the old cluster live on until they notice, and must do no harm.
-    """
+    """The head is gone: the job ends and says why. The same line on a new cluster does the rest."""
     assert run.process is not None
     run.cluster.lose_head(run.process)
     assert run.ended(HEAD_S) != 0

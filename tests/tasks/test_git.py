@@ -157,19 +157,26 @@ def _losses(rank: int, world: int, run: Run) -> list[tuple[float, float]]:
     return [(point["loss"], point["gradient_norm"]) for point in told.points.values()]
 
 
-def test_two_workers_or_passes_make_the_steps_of_one_where_rows_lack_parts(patchy: Store, tmp_path: Path) -> None:
-    def config(name: str, **parallel: Any) -> TrainConfig:
-        out, checkpoint = tmp_path / name, CheckpointConfig(every=3)
-        made: Any = small("git_miniworld", patchy, out, steps=3, batch=8, checkpoint=checkpoint)
-        encoder = replace(made.task.encoder, name=str(tower))
-        return replace(made, task=replace(made.task, encoder=encoder), parallel=ParallelConfig(threads=1, **parallel))
+def patchy_run(patchy: Store, out: Path, **parallel: Any) -> TrainConfig:
+    """Some steps on a tower without batch statistics."""
+    config: Any = small("git_miniworld", patchy, out, steps=3, batch=8, checkpoint=CheckpointConfig(every=3))
+    encoder = replace(config.task.encoder, name=str(make_tower(out)))
+    task = replace(config.task, encoder=encoder)
+    return replace(config, task=task, parallel=ParallelConfig(threads=1, **parallel))
 
-    tower = make_tower(tmp_path)
-    alone = _losses(0, 1, prepared(config("alone")))
-    passes = _losses(0, 1, prepared(config("passes", accumulate=2)))
-    both = run_workers(_losses, 2, prepared(config("both")))[0]
+
+def test_passes_make_the_steps_of_one_where_rows_lack_parts(patchy: Store, tmp_path: Path) -> None:
+    alone = _losses(0, 1, prepared(patchy_run(patchy, tmp_path / "alone")))
+    passes = _losses(0, 1, prepared(patchy_run(patchy, tmp_path / "passes", accumulate=2)))
     np.testing.assert_allclose(passes, alone, rtol=1e-3)
-    np.testing.assert_allclose(both, alone, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_workers_make_the_steps_of_one_where_rows_lack_parts(patchy: Store, tmp_path: Path) -> None:
+    alone = _losses(0, 1, prepared(patchy_run(patchy, tmp_path / "alone")))
+    for strategy in ("ddp", "fsdp"):
+        both = run_workers(_losses, 2, prepared(patchy_run(patchy, tmp_path / strategy, strategy=strategy)))[0]
+        np.testing.assert_allclose(both, alone, rtol=1e-3)
 
 
 def test_a_random_tower_at_a_rate_for_a_pretrained_one_is_refused() -> None:
@@ -213,3 +220,15 @@ def test_it_may_begin_with_a_git_of_hugging_face(store: Store, tmp_path: Path) -
     assert (saved.codes, saved.one_text, saved.module.git.config.target) == (False, False, 16)
     assert saved.tokenizer.ids(["a red rose"]) == Tokenizer(task.words).ids(["a red rose"])
     assert isinstance(config, GitRun)
+
+
+def test_a_part_that_no_row_has_is_refused_before_the_run(tmp_path: Path) -> None:
+    bare = make_store(tmp_path / "bare", rows=24, parts=1)
+    path = Path(bare.labels) / "labels" / "00000.parquet"
+    rows = pq.read_table(path)
+    told = [row | {"annotation": None} for row in rows.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(told, rows.schema), path)
+    config: Any = small("git_miniworld", bare, tmp_path / "run")
+    with pytest.raises(RaylabError, match=r"what --task\.targets\.rationale, --task\.targets\.questions wants"):
+        prepared(config)
+    prepared(replace(config, task=replace(config.task, targets=TargetsConfig(rationale=0, questions=0))))
