@@ -38,7 +38,7 @@ SMALL, LARGE = (2_000, 301), (8_000, 302)
 CHECKED = (12_000, 311)
 """Rows and seed that are predicted."""
 PERIOD_S = 0.5
-QUIET, PATIENCE_S = 0.12, 40.0
+QUIET, PATIENCE_S = 0.12, 20.0
 """A run starts when less than this share of the cores is busy, or when this time has passed."""
 NODE_CPUS, ACTOR_CPUS = 3, 2
 """So that a node takes one actor, and read tasks beside it. They are slots, and not cores."""
@@ -173,7 +173,9 @@ def calibrate(folder: Path, kb: str) -> dict[str, Any]:
     warm = on_nodes(folder, kb, *SMALL, 2)
     note("on a warm cluster", warm["run_s"])
     found = fitted(runs)
-    return {"fixed": found | joined(warm, runs, found), "steps": stepped(runs), "runs": runs, "warm": warm}
+    result = {"fixed": found | joined(warm, runs, found), "steps": stepped(runs), "runs": runs, "warm": warm}
+    note(json.dumps(result))
+    return result
 
 
 def stepped(runs: list[dict[str, Any]]) -> dict[str, float]:
@@ -337,6 +339,7 @@ def check(folder: Path, kb: str, found: dict[str, Any]) -> list[dict[str, Any]]:
         error = said["seconds"] / seconds - 1
         results.append({"case": name, "predicted_s": said["seconds"], "measured_s": seconds, "error": error,
                         "predicted_rows_per_s": said["rows_per_s"], "measured": real})  # fmt: skip
+        note(json.dumps(results[-1]))
         note(name, f"predicted {said['seconds']:.1f} s, measured {seconds:.1f} s: {error:+.1%}")
     return results
 
