@@ -1,7 +1,7 @@
 """Measures what `raylab/scale` reckons with, and holds its predictions against real labeling runs.
 
     .venv/bin/python bench/scale.py calibrate > rates.json      # small runs on one core and two: steps and fixed costs
-    .venv/bin/python bench/scale.py check rates.json            # runs of other rows on 1 and 2 cores, on 1 to 3 nodes
+    .venv/bin/python bench/scale.py check rates.json [CASE]     # runs of other rows on 1 and 2 cores, on 1 to 3 nodes
     .venv/bin/python bench/scale.py model                       # both
     .venv/bin/python bench/scale.py cores                       # rows/s on two cores against one, interleaved rounds
     .venv/bin/python bench/scale.py parts                       # tars, decode and CLIP on a core, bytes a row: seconds
@@ -325,14 +325,14 @@ def work(found: dict[str, Any], wait_s: float, warm: bool) -> Any:
     )
 
 
-def check(folder: Path, kb: str, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Predict, run, compare."""
+def check(folder: Path, kb: str, found: dict[str, Any], only: list[str]) -> list[dict[str, Any]]:
+    """Predict, run, compare: all cases, or those whose names hold one of the words."""
     job(folder, kb, 500, 300, 2)
     cases = [("1 core", [1.0], 1, 0), ("2 cores", [2.0], 2, 0)]
     cases += [("1 node of 1 core", [1.0], 0, 1), ("2 nodes of 1 core", [1.0, 1.0], 0, 2)]
     cases += [("3 nodes on 2 cores", [2 / 3] * 3, 0, 3)]
     results = []
-    for name, cores, own, nodes in cases:
+    for name, cores, own, nodes in (one for one in cases if not only or any(word in one[0] for word in only)):
         said = predicted(found, CHECKED[0], cores, warm=bool(nodes))
         real = on_nodes(folder, kb, *CHECKED, nodes) if nodes else job(folder, kb, *CHECKED, own)
         seconds = real["wall_s"]
@@ -464,7 +464,7 @@ def main() -> None:
             result |= calibrate(folder, kb)
         if asked.what in ("check", "model", "all"):
             found = json.loads(Path(asked.rest[0]).read_text()) if asked.rest else result
-            result |= {"asked": 0.2, "checks": check(folder, kb, found)}
+            result |= {"asked": 0.2, "checks": check(folder, kb, found, asked.rest[1:])}
         if asked.what in ("cores", "all"):
             result |= {"two_cores": two_cores(folder, kb, asked.rows, asked.rounds)}
         if asked.what in ("parts", "all"):

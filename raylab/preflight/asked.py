@@ -84,14 +84,19 @@ def of_label(config: Any, cpus: float, gpus: float) -> Asked:
     )
 
 
+def _models_of_task(task: Any) -> dict[str, Model]:
+    if checkpoint := getattr(task, "pretrained", None):  # brings encoder and tokenizer
+        return {"--task.pretrained": Model("tokenizer", checkpoint)}
+    encoder, found = task.encoder, {}
+    if encoder.pretrained or ("/" in encoder.name and not encoder.from_scratch) or "://" in encoder.name:
+        found["--task.encoder"] = Model("clip", encoder.name, encoder.pretrained)
+    if tokenizer := getattr(task, "tokenizer", None):
+        found["--task.tokenizer"] = Model("tokenizer", tokenizer.name)
+    return found
+
+
 def of_train(config: Any, cpus: float) -> Asked:
     """Return what a training run asks for."""
-    encoder = config.task.encoder
-    models = {}
-    if encoder.pretrained or ("/" in encoder.name and not encoder.from_scratch) or "://" in encoder.name:
-        models["--task.encoder"] = Model("clip", encoder.name, encoder.pretrained)
-    if tokenizer := getattr(config.task, "tokenizer", None):
-        models["--task.tokenizer"] = Model("tokenizer", tokenizer.name)
     inputs = {"--labels": Input("store", config.labels)} | (
         {"--init": Input("run", config.init)} if config.init else {}
     )
@@ -103,7 +108,7 @@ def of_train(config: Any, cpus: float) -> Asked:
         out=config.out,
         source=config.source,
         kb=config.kb,
-        models=models,
+        models=_models_of_task(config.task),
         inputs=inputs,
         packages=(*OF_CLIP, "transformers", *(("torch-xla",) if config.accelerator == "xla" else ())),
         project=config.track.project or None,

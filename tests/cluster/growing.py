@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -107,7 +108,9 @@ def head(folder: Path, second: bool, up: bool = True) -> Iterator[Head]:
     address = f"{socket.gethostbyname(socket.gethostname())}:{port}"
     file = folder / "ray_bootstrap_config.yaml"
     file.write_text(json.dumps(cluster_file(address)))
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    driver = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    driver |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ADDRESS": address}
+    env = {name: value for name, value in driver.items() if name != "RAY_ADDRESS"}
     env |= {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": str(int(second))}
     options = ["--head", "--block", f"--port={port}", f"--temp-dir={temp}", "--num-cpus=0", "--include-dashboard=false"]
     options += ["--object-store-memory=80000000", "--disable-usage-stats", f"--ray-client-server-port={free_port()}"]
@@ -121,8 +124,7 @@ def head(folder: Path, second: bool, up: bool = True) -> Iterator[Head]:
         started = subprocess.Popen([BIN / "ray", "start", *options], env=env, stdout=out, stderr=out)
     try:
         wait_for(lambda: listens(address), 120, log.read_text)
-        driver = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        yield Head(address, file, driver | {"RAY_ADDRESS": address})
+        yield Head(address, file, driver)
     finally:
         _end(started, temp)
         shutil.rmtree(temp, ignore_errors=True)

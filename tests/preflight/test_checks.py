@@ -16,7 +16,7 @@ from sources.source_files import jpeg, pair_members, write_tar
 
 from raylab.errors import RaylabError
 from raylab.kb.build import BuildConfig, build
-from raylab.preflight.asked import Asked, Input, Model
+from raylab.preflight.asked import Asked, Input, Model, of_train
 from raylab.preflight.base import Check, Cluster, Failed, Finding, Level, Seen, Task, judge, looks, together
 from raylab.preflight.checks import CHECKS
 from raylab.preflight.cluster import Cpus, Token, Upload, WandB
@@ -25,6 +25,7 @@ from raylab.preflight.hosts import CACHE, SPILL, Accelerators, Clock, Disk, Shar
 from raylab.preflight.models import Models
 from raylab.preflight.table import report, table
 from raylab.recipes.label import MINIWORLD_SPACY
+from raylab.recipes.train import git_large
 from raylab.schema import LABEL
 from raylab.sources.base import SourceConfig
 from raylab.storage import Folder
@@ -404,4 +405,13 @@ def test_the_table_and_the_report() -> None:
         "level": "fail",
         "seen": "b: torch missing",
         "way_out": "install it",
+    }
+
+
+def test_a_checkpoint_to_start_from_brings_encoder_and_tokenizer():
+    config = git_large()
+    assert set(of_train(config, 1).models) == {"--task.encoder", "--task.tokenizer"}
+    task = replace(config.task, pretrained="/models/git-base")
+    assert of_train(replace(config, task=task), 1).models == {
+        "--task.pretrained": Model("tokenizer", "/models/git-base")
     }
