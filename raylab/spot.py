@@ -127,7 +127,8 @@ def watch(cloud: Cloud, address: str) -> bool:
 
 def drain(node: str, address: str, seconds: float) -> bool:
     """Tell Ray that a node goes in so many seconds; return whether Ray took it, in time."""
-    line = ["ray", "drain-node", "--address", address, "--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    ray = str(Path(sys.executable).with_name("ray"))  # that of this environment, whatever the PATH
+    line = [ray, "drain-node", "--address", address, "--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
     line += ["--reason-message", "its cloud takes the spot machine back"]
     line += ["--deadline-remaining-seconds", f"{seconds:.0f}"]
     try:

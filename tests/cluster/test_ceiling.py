@@ -86,7 +86,7 @@ with session(cpus=1, gpus=1, worker_logs=False):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(True, id="second"), pytest.param(False, id="first", marks=pytest.mark.slow)],
+    params=[pytest.param(True, id="second"), pytest.param(False, id="first")],
 )
 def from_zero(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head by each of Ray's two autoscalers, to which nobody has told anything yet."""
@@ -94,6 +94,7 @@ def from_zero(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         yield started
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_gpus_that_a_cluster_can_grow_to_are_waited_for(from_zero: Head) -> None:
     unknown = json.loads(from_zero.python("-c", ASK))

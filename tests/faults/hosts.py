@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,9 @@ FOLDER = Path(tempfile.gettempdir())
 # A mount namespace of its own comes with `ip netns exec`, so these mounts are seen by the host's processes alone.
 ENTER = """
 set -e
-mount --bind {folder}/hosts /etc/hosts && mount --bind {folder}/{number} /tmp
+mount --bind {folder}/hosts /etc/hosts
+{shown}
+mount --rbind {folder}/{number} /tmp
 hostname {name}
 cd {root}
 exec "$@"
@@ -72,7 +75,10 @@ class Host:
 
     def line(self, command: Sequence[str]) -> list[str]:
         """Return the command line that runs a command on the host."""
-        script = ENTER.format(folder=self.network.folder, number=self.number, name=self.name, root=ROOT)
+        folder, number = self.network.folder, self.number
+        script = ENTER.format(
+            folder=folder, number=number, name=self.name, root=ROOT, shown=_shown(folder / str(number))
+        )
         return ["ip", "netns", "exec", self.space, "unshare", "--uts", "bash", "-c", script, self.name, *command]
 
     def processes(self) -> list[psutil.Process]:
@@ -144,6 +150,13 @@ class Network:
         if number not in self.hosts:
             self.hosts[number] = Host(self, number)
         return self.hosts[number]
+
+
+def _shown(disk: Path) -> str:
+    """Return the commands that show on a host's disk what is installed below /tmp here, which the disk would hide."""
+    places = [place for place in (ROOT, Path(sys.prefix)) if place.is_relative_to("/tmp")]
+    below = {place: disk / place.relative_to("/tmp") for place in places}
+    return "\n".join(f"mkdir -p {there} && mount --bind {place} {there}" for place, there in below.items())
 
 
 def command_line(process: psutil.Process) -> str:

@@ -73,6 +73,7 @@ def test_a_host_that_dies_changes_no_label(hosts: Hosts) -> None:
     check(hosts, Fault("label", "killed", at=0.3, later_s=0.2, host=3), "fast-killed")
 
 
+@pytest.mark.slow
 def test_a_host_that_joins_late_is_used(hosts: Hosts) -> None:
     check(hosts, Fault("label", "late", at=0.05, later_s=0.0, host=2), "fast-late")
 
