@@ -55,7 +55,9 @@ def test_parameters_and_moments_are_cut_over_the_mesh(run: Run) -> None:
     from raylab.train.accelerators.xla import is_cut
     from raylab.train.worker import build
 
-    learner, state = build(run, open_accelerator("xla"))
+    accelerator = open_accelerator("xla")
+    learner, state = build(run, accelerator)
+    accelerator.synchronise()
     matrices = [one for one in learner.module.parameters() if one.ndim > 1]
     assert matrices
     assert learner.table is not None
