@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from raylab.errors import RaylabError
@@ -10,6 +12,9 @@ from raylab.kb.build import BuildConfig, build
 from raylab.kb.catalog import KBInfo
 from raylab.kb.lines import PIECE_BYTES
 from raylab.kb.wikidata import dump_pieces
+
+AHEAD = 512
+"""Tasks that are handed to Ray before the first one's result is taken: at most so many cores work."""
 
 
 def run(config: BuildConfig) -> KBInfo:
@@ -47,17 +52,20 @@ def run(config: BuildConfig) -> KBInfo:
 def ray_map(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
     """Run `function` over `tasks` as Ray tasks, a lost one again; results in the tasks' order.
 
+    When one fails, no more are begun, and those that run are left to end: where Ray 2.60 cancels a task in the moment
+    in which it ends, it aborts this whole process.
+
     Raises:
         RaylabError: raised by a task, as it was.
     """
     import ray
 
     remote = ray.remote(num_cpus=1, max_retries=3)(function)
-    waiting = [remote.remote(task) for task in tasks]
-    for result in waiting:
+    left = iter(tasks)
+    waiting = deque(remote.remote(task) for task in islice(left, AHEAD))
+    while waiting:
         try:
-            yield ray.get(result)
+            yield ray.get(waiting.popleft())
         except ray.exceptions.RayTaskError as error:
-            for other in waiting:
-                ray.cancel(other)
             raise error.cause from error
+        waiting.extend(remote.remote(task) for task in islice(left, 1))

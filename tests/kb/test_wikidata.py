@@ -142,6 +142,12 @@ def test_a_dump_without_a_usable_item_makes_an_empty_knowledge_base(tmp_path: Pa
     assert catalog.context is None
 
 
+def test_ray_gives_results_in_the_tasks_order(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of tasks that are begun when others have ended."""
+    monkeypatch.setattr("raylab.kb.run.AHEAD", 2)
+    assert list(ray_map(lambda number: -number, range(6))) == [0, -1, -2, -3, -4, -5]
+
+
 def test_ray_reads_the_pieces_and_builds_the_same(ray_cluster: None, tmp_path: Path) -> None:
     files = []
     for part in range(3):
