@@ -26,6 +26,7 @@ from raylab.kb.catalog import Catalog
 from raylab.session import READ_CPUS, auto_accelerator, plain_errors, resource, session
 from raylab.storage import Folder, check_seen
 from raylab.tracking import Tracker, clear_temporary
+from raylab.train.board import Board
 from raylab.train.examples import EXAMPLES, POINTER, check_mix, part_names, survey_part, write_survey
 from raylab.train.loop import Curve, images_per_second
 from raylab.train.plan import TrainConfig, check
@@ -236,45 +237,6 @@ def _why(failure: TrainingFailedError, config: TrainConfig, out: Folder) -> str:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-class Board:
-    """What the workers of a run tell its driver: lines to show, and why the run ends.
-
-    Workers' own output stays in Ray's logs: Ray Train's parts say much there that is of no use to a reader.
-
-    Where a node is cut off, its workers live on for a while beside those that have taken their place. So workers say
-    who they are, and only those that began last are heard; others learn here that they are to stop.
-    """
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._workers = self._error = ""
-
-    def begin(self, workers: str) -> None:
-        """Hear these workers from now on."""
-        self._workers = workers
-
-    def hears(self, workers: str, line: str = "") -> bool:
-        """Tell whether these workers are heard; then take the line."""
-        heard = workers == self._workers
-        if heard and line:
-            self._lines.append(line)
-        return heard
-
-    def fail(self, workers: str, error: str) -> None:
-        """Take the reason why the run ends: Ray would start the workers again for what cannot go better."""
-        if workers == self._workers:
-            self._error = error
-
-    def error(self) -> str:
-        """Return why the run ends; empty where it goes on."""
-        return self._error
-
-    def take(self) -> list[str]:
-        """Return the lines since the last call."""
-        lines, self._lines = self._lines, []
-        return lines
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from raylab.storage import Folder
+from raylab.train.board import Board
 from raylab.train.checkpoint import Checkpoints
-from raylab.train.run import Board
 
 
 def test_those_that_began_last_are_heard() -> None:
