@@ -181,15 +181,20 @@ class DualEncoder(nn.Module):
         self.clip.set_grad_checkpointing(True)
 
 
+BLOCKS = ("Block", "Bottleneck", "BertLayer", "RobertaLayer", "EncoderLayer")
+"""Words in the names of their classes."""
+
+
 def blocks(module: nn.Module) -> list[nn.Module]:
     """Return the blocks of which towers are made, by the names of their classes; none that lies within another.
 
     open_clip's are ``ResidualAttentionBlock``, ``CustomResidualAttentionBlock`` and ``Bottleneck``, timm's ``Block``,
-    ``EvaBlockPostNorm`` and the like, those of Hugging Face ``BertLayer``, ``XLMRobertaLayer``, ``T5Block``.
+    ``EvaBlockPostNorm`` and the like, those of Hugging Face ``BertLayer``, ``XLMRobertaLayer``, ``T5Block``,
+    ``GitVisionEncoderLayer``.
     """
     found: list[nn.Module] = []
     for child in module.children():
-        is_block = any(word in type(child).__name__ for word in ("Block", "Bottleneck", "BertLayer", "RobertaLayer"))
+        is_block = any(word in type(child).__name__ for word in BLOCKS)
         found += [child] if is_block and any(True for _ in child.parameters()) else blocks(child)
     return found
 

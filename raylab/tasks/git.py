@@ -17,7 +17,7 @@ from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.kb.titles import open_codes
 from raylab.models.beam import decode
-from raylab.models.dual_encoder import DualEncoderConfig
+from raylab.models.dual_encoder import DualEncoderConfig, blocks
 from raylab.models.git_checkpoint import GitCheckpoint
 from raylab.models.git_module import GitModule, GitShape
 from raylab.models.text import Tokenizer, TokenizerConfig
@@ -38,8 +38,6 @@ ENTITY_QUESTIONS = (
     "what is the name of the main object?",
 )
 """One is drawn for each row: GER's code has six of this kind (arXiv 2410.23676); the words are ours."""
-BLOCKS = ("ResidualAttentionBlock", "GitVisionEncoderLayer")
-"""Of open_clip's towers, and of Hugging Face's."""
 SAMPLE_BEAMS = 4
 """Of the answers that are shown while a run goes on."""
 RATIONALE_QUESTION = "explain what the image shows."
@@ -239,8 +237,7 @@ class GitLearner:
 
     def shard_units(self) -> list[nn.Module]:
         """See `tasks.base.Learner`."""
-        blocks = [module for module in self.module.modules() if type(module).__name__ in BLOCKS]
-        return [*blocks, *self.module.git.layers]
+        return [*blocks(self.module.git.encoder), *self.module.git.layers]
 
     def checkpoint_activations(self) -> None:
         """See `tasks.base.Learner`."""
