@@ -12,6 +12,7 @@ import json
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from raylab.errors import RaylabError, nearest
@@ -22,7 +23,8 @@ T = TypeVar("T")
 def parse(recipes: Mapping[str, Callable[[], T]], default: str, args: Sequence[str], description: str) -> T:
     """Return the config of the recipe that ``--recipe`` names, with the fields that `args` override.
 
-    Every field is a flag, nested ones with dots: ``--select.min-score 0.4``.
+    Every field is a flag, nested ones with dots: ``--select.min-score 0.4``. A recipe may also be a file: a config as
+    JSON, as `to_dict` returns it.
 
     Args:
         recipes: recipe name -> function that returns a frozen dataclass.
@@ -40,11 +42,8 @@ def parse(recipes: Mapping[str, Callable[[], T]], default: str, args: Sequence[s
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", default=default)
     chosen, rest = first.parse_known_args(list(args))
-    if chosen.recipe not in recipes:
-        raise RaylabError(
-            f"There is no recipe {chosen.recipe!r}.{nearest(chosen.recipe, recipes)} Known: {', '.join(recipes)}."
-        )
-    recipe = recipes[chosen.recipe]()
+    is_file = chosen.recipe.endswith(".json")
+    recipe = read_recipe(chosen.recipe, recipes) if is_file else _named(chosen.recipe, recipes)()
     names = ", ".join(recipes)
     help_text = f"{description}\n\n--recipe NAME chooses the defaults below: {names} (now {chosen.recipe})."
     complaint = io.StringIO()
@@ -55,6 +54,53 @@ def parse(recipes: Mapping[str, Callable[[], T]], default: str, args: Sequence[s
         if exit_.code in (0, None):
             raise
         raise RaylabError(_explain(complaint.getvalue(), recipe, rest)) from None
+
+
+def _named(name: str, recipes: Mapping[str, Callable[[], T]]) -> Callable[[], T]:
+    if name not in recipes:
+        raise RaylabError(f"There is no recipe {name!r}.{nearest(name, recipes)} Known: {', '.join(recipes)}.")
+    return recipes[name]
+
+
+def read_recipe(path: str, recipes: Mapping[str, Callable[[], T]]) -> T:
+    """Return the config that a file holds, of the class of the recipe that it began as.
+
+    Raises:
+        RaylabError: no such file, no such config.
+    """
+    try:
+        values = json.loads(Path(path).read_text())
+        name = values["recipe"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RaylabError(f"--recipe {path}: no recipe there ({type(error).__name__}: {error}).") from error
+    try:
+        return from_dict(type(_named(name, recipes)()), values)
+    except (RaylabError, TypeError, ValueError) as error:
+        raise RaylabError(f"--recipe {path}: {error}") from error
+
+
+def parse_beside(kind: type[T], args: Sequence[str], description: str) -> tuple[T, list[str]]:
+    """Return a config from its flags, and the arguments that are none of them.
+
+    Args:
+        kind: a frozen dataclass whose fields all have defaults.
+        args: the command line.
+        description: for ``--help``.
+
+    Raises:
+        RaylabError: a value of the wrong type.
+        SystemExit: status 0, after ``--help``.
+    """
+    import tyro
+
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, args=list(args), description=description, return_unknown_args=True)
+    except SystemExit as exit_:
+        if exit_.code in (0, None):
+            raise
+        raise RaylabError(_explain(complaint.getvalue(), kind(), args)) from None
 
 
 def _explain(complaint: str, recipe: Any, args: Sequence[str]) -> str:

@@ -13,6 +13,10 @@ class RaylabError(Exception):
     """
 
 
+class OutOfMemory(RaylabError):
+    """A device is too small for what a step takes: smaller passes may fit."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the known name closest to `name`, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -45,6 +45,7 @@ def test_only_the_edge_imports_ray():
         "raylab/train/run.py",
         "raylab/train/accelerators/run.py",
         "raylab/evaluate/run.py",
+        "raylab/tune/run.py",
         "raylab/preflight/run.py",
     }
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "raylab").rglob("*.py")}
@@ -60,14 +61,15 @@ def _imports_ray(line: str) -> bool:
 @pytest.mark.parametrize(
     ("room", "above"),
     [
-        ("sources", ("kb", "models", "label", "annotate", "tasks", "train", "evaluate", "recipes")),
+        ("sources", ("kb", "models", "label", "annotate", "tasks", "train", "evaluate", "tune", "recipes")),
         ("kb", ("label", "annotate", "tasks", "train", "evaluate", "recipes")),
         ("models", ("sources", "kb", "label", "annotate", "tasks", "train", "evaluate", "recipes")),
         ("label", ("annotate", "tasks", "train", "evaluate", "recipes")),
         ("annotate", ("tasks", "train", "evaluate", "recipes")),
         ("tasks", ("label", "annotate", "train", "evaluate", "recipes")),
-        ("train", ("label", "annotate", "evaluate", "recipes")),
-        ("evaluate", ("label", "annotate", "tasks", "train", "recipes")),
+        ("train", ("label", "annotate", "evaluate", "tune", "recipes")),
+        ("evaluate", ("label", "annotate", "tasks", "train", "tune", "recipes")),
+        ("tune", ("label", "annotate", "recipes")),
         ("preflight", ("recipes",)),
         ("scale", ("tasks", "train", "evaluate", "recipes")),
     ],

@@ -151,6 +151,8 @@ class OvenConfig:
     """Score this file of predictions instead of a model."""
     official: bool = False
     """Score as the public scorer does, besides."""
+    rows: int = 0
+    """Ask so many, as evenly from each split as they go, the same ones each time; 0: all."""
     top: int = 10
     """Answers taken from the model; scored are the first, and the first `top`."""
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import islice, zip_longest
 from typing import Any
 
 from raylab.errors import RaylabError
@@ -154,6 +157,17 @@ def open_questions(paths: str, images: str = "") -> tuple[list[Question], Source
         find |= find_images(absolute(images), {one.image_id for one in questions if not one.file})
     placed = [_with_image(one, one.file or find.get(one.image_id)) for one in questions]
     return placed, FileSource(SourceConfig(uri=images or paths.partition(",")[0], limits=LIMITS))
+
+
+def drawn(questions: Sequence[Question], rows: int) -> list[Question]:
+    """Return so many of the questions, as evenly from each split as they go, the same ones each time; 0: all."""
+    if not rows:
+        return list(questions)
+    splits: dict[str, list[Question]] = defaultdict(list)
+    for question in sorted(questions, key=lambda one: blake2b(one.data_id.encode()).digest()):
+        splits[question.data_split].append(question)
+    turns = zip_longest(*(splits[split] for split in sorted(splits)))
+    return list(islice((one for turn in turns for one in turn if one is not None), rows))
 
 
 def _with_image(question: Question, uri: str | None) -> Question:

@@ -12,7 +12,7 @@ from raylab.evaluate.image_set import ImageSet
 from raylab.evaluate.label_quality import LabelQuality
 from raylab.evaluate.matching import Matching
 from raylab.evaluate.oven import Oven
-from raylab.evaluate.oven_files import Question, Titles, open_questions, read_predictions, read_questions
+from raylab.evaluate.oven_files import Question, Titles, drawn, open_questions, read_predictions, read_questions
 from raylab.evaluate.plan import EvaluateConfig
 from raylab.evaluate.probe import Probe
 from raylab.evaluate.retrieval import Retrieval
@@ -58,7 +58,9 @@ def _oven(config: EvaluateConfig) -> Benchmark:
         asked = _asked_without_images(settings.questions)
         return Oven(settings, asked, predictions=read_predictions(settings.predictions))
     questions, source = open_questions(settings.questions, settings.images)
-    return Oven(settings, questions, source, titles=partial(_titles, config.kb) if config.kb else None)
+    return Oven(
+        settings, drawn(questions, settings.rows), source, titles=partial(_titles, config.kb) if config.kb else None
+    )
 
 
 def _asked_without_images(paths: str) -> list[Question]:

@@ -85,6 +85,8 @@ class GitTask:
     tokenizer take the place of `encoder`, `tokenizer` and `shape`, of which the lengths of texts stay."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise RaylabError(f"task.smoothing={self.smoothing}: give a number from 0 to below 1.")
         if not self.targets.names():
             raise RaylabError("task.targets: all of them are 0, so there is nothing to learn.")
 

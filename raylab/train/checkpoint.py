@@ -33,7 +33,7 @@ from raylab.models.distributed import rank, world
 from raylab.storage import Folder
 from raylab.tasks.base import Learner
 from raylab.train.accelerators.base import Accelerator
-from raylab.train.examples import POINTER, same_classes
+from raylab.train.examples import POINTER, checkpoint_name, same_classes
 
 _STEP = re.compile(r"checkpoints/step-(\d{10})")
 
@@ -60,7 +60,7 @@ class Checkpoints:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a checkpoint; all workers call it. Returns when it is whole and the pointer names it."""
-        name = _name(step)
+        name = checkpoint_name(step)
         with _alone():
             dcp.save(state, storage_writer=self._writer(name), no_dist=not dist.is_initialized())
         if rank() == 0:
@@ -76,7 +76,7 @@ class Checkpoints:
         """
         try:
             with _alone():
-                dcp.load(state, storage_reader=self._reader(_name(step)), no_dist=not dist.is_initialized())
+                dcp.load(state, storage_reader=self._reader(checkpoint_name(step)), no_dist=not dist.is_initialized())
         except (ValueError, KeyError, OSError, dcp.api.CheckpointException) as error:
             # a RuntimeError of torch.distributed itself says that another worker died: this one is then begun again
             raise self._unreadable(step, _first(error)) from error
@@ -88,13 +88,13 @@ class Checkpoints:
             RaylabError: it cannot be read.
         """
         try:
-            return name in self._reader(_name(step)).read_metadata().state_dict_metadata
+            return name in self._reader(checkpoint_name(step)).read_metadata().state_dict_metadata
         except (OSError, ValueError, pickle.UnpicklingError, EOFError) as error:
             raise self._unreadable(step, error) from error
 
     def _unreadable(self, step: int, error: BaseException) -> RaylabError:
         return RaylabError(
-            f"{self.out.uri}/{_name(step)} cannot be read ({type(error).__name__}: {str(error)[:300]}): "
+            f"{self.out.uri}/{checkpoint_name(step)} cannot be read ({type(error).__name__}: {str(error)[:300]}): "
             "it is damaged, or of another model."
         )
 
@@ -103,7 +103,7 @@ class Checkpoints:
         latest = [step for step in found if step <= last][-self.keep :]
         for step in found:
             if step not in latest and not (self.keep_every and step % self.keep_every == 0):
-                self.out.remove(_name(step))
+                self.out.remove(checkpoint_name(step))
 
     def _writer(self, name: str) -> dcp.StorageWriter:
         if self.out.is_local:
@@ -131,10 +131,6 @@ def _alone() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         yield
-
-
-def _name(step: int) -> str:
-    return f"checkpoints/step-{step:010d}"
 
 
 class RunState:
@@ -179,9 +175,12 @@ class RunState:
                 f"{checkpoints.out.uri}: the checkpoint was made with {key} {state['about'][key]!r}, this run has "
                 f"{self.about[key]!r}: start in another --out."
             )
+        settings = [_settings(group) for group in self.optimizers[0].param_groups]
         set_state_dict(
             self.module, self.optimizers[0], model_state_dict=state["model"], optim_state_dict=state["optimizer"]
         )
+        for group, ours in zip(self.optimizers[0].param_groups, settings):
+            group.update(ours)  # rates are the config's: a run may go on from another one's checkpoint
         if self.learner.table is not None:
             _set_table(self.learner.table, self.optimizers[1], state["table"])
         self.accelerator.settle(self.learner, self.optimizers)
@@ -221,6 +220,10 @@ class RunState:
         if self.learner.table is not None:
             state["table"] = _table_state(self.learner.table, self.optimizers[1])
         return self.accelerator.to_host(state)
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
 
 
 def _table_state(table: ClassTable, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

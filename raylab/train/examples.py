@@ -30,6 +30,11 @@ KINDS = {"labelled": ("labels",), "all": ("labels", "rejects")}
 """Which files of the store are read: rows that got a label, or all, as they came from the source."""
 
 
+def checkpoint_name(step: int) -> str:
+    """Return the folder of a step's checkpoint, in a run's folder."""
+    return f"checkpoints/step-{step:010d}"
+
+
 @dataclass(frozen=True)
 class Survey:
     """What one file holds."""

@@ -27,6 +27,15 @@ def export(run: Run) -> str:
         RaylabError: there is no checkpoint, or it is damaged.
     """
     out = Folder(run.config.out)
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(run, Path(folder))
+        _put(Path(folder), out)
+    return f"{out.uri}/{MODEL}"
+
+
+def write_model(run: Run, folder: Path) -> None:
+    """Write the network of the last checkpoint to a folder of this host; see `export`."""
+    out = Folder(run.config.out)
     checkpoints = Checkpoints(out)
     step = checkpoints.latest()
     if step is None:
@@ -36,10 +45,7 @@ def export(run: Run) -> str:
     state = learner.module.state_dict()
     checkpoints.load(step, {"model": state})
     learner.module.load_state_dict(state)
-    with tempfile.TemporaryDirectory() as folder:
-        learner.save(Path(folder))
-        _put(Path(folder), out)
-    return f"{out.uri}/{MODEL}"
+    learner.save(folder)
 
 
 def _put(folder: Path, out: Folder) -> None:

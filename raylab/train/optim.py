@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raylab.errors import RaylabError
 from raylab.models.class_table import ClassTable
 from raylab.tasks.base import Group
 
@@ -32,6 +33,11 @@ class OptimConfig:
     """Steps in which the rate rises from zero."""
     clip_norm: float = 1.0
     """Gradients of the network are scaled down to this norm; 0 leaves them."""
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "table_rate", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise RaylabError(f"optim.{name}={getattr(self, name)}: give a number above 0.")
 
 
 def make_optimizer(groups: Sequence[Group], config: OptimConfig) -> torch.optim.AdamW:

@@ -50,6 +50,8 @@ class ParallelConfig:
     """Use torch.compile."""
     cpus: float = 1.0
     """CPUs that each worker asks of Ray, beside those that read."""
+    gpus: float = 1.0
+    """GPUs of each worker, where it is on GPUs. Below 1 runs of one worker share a GPU."""
     threads: int | None = None
     """CPU threads of torch in each worker; null leaves them to torch and Ray."""
     topology: str = ""
@@ -84,6 +86,8 @@ class TrackConfig:
     """Steps between two looks at the rows that are held out."""
     project: str = "raylab"
     """W&B's; without WANDB_API_KEY the run is kept offline, in the run's folder. Empty: no W&B."""
+    group: str = ""
+    """W&B's name for runs that belong together."""
     samples: int = 8
     """Pictures among them that are shown in W&B, with what the model says of them."""
     answered: int = 32
@@ -151,7 +155,17 @@ def check(config: TrainConfig) -> None:
             value = getattr(value, part)
         if value not in known:
             raise RaylabError(f"--{name} {value!r} is not known: {', '.join(known)}.{nearest(str(value), known)}")
+    _check_gpus(config.parallel)
     _check_batch(config)
+
+
+def _check_gpus(parallel: ParallelConfig) -> None:
+    many = max(parallel.workers, parallel.most_workers or 1) > 1
+    if parallel.gpus <= 0 or (parallel.gpus % 1 and (parallel.gpus > 1 or many)):
+        raise RaylabError(
+            f"--parallel.gpus {parallel.gpus:g}: whole GPUs, or a part of one for a run of one worker (NCCL does not "
+            "let two workers share a GPU)."
+        )
 
 
 def _check_batch(config: TrainConfig) -> None:

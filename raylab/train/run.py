@@ -26,7 +26,7 @@ from raylab.kb.catalog import Catalog
 from raylab.session import READ_CPUS, auto_accelerator, plain_errors, resource, session
 from raylab.storage import Folder, check_seen
 from raylab.tracking import Tracker, clear_temporary
-from raylab.train.board import Board
+from raylab.train.board import Board, Pace
 from raylab.train.examples import EXAMPLES, POINTER, check_mix, part_names, survey_part, write_survey
 from raylab.train.loop import Curve, images_per_second
 from raylab.train.plan import TrainConfig, check
@@ -46,6 +46,8 @@ FREE = ("steps", "out", "shared_disk", "checkpoint", "track", "parallel", "accel
 """Fields that may differ when a run goes on; all others make another run."""
 SECONDS_BETWEEN_LOOKS = 2.0
 """How often the driver asks for news."""
+SECONDS_TO_ANSWER = 0.1
+"""How often it, and its workers, ask for news of a run that somebody paces."""
 BLOCK_BYTES = 32 * 2**20
 """Rows with their pixels travel in blocks of about this size."""
 MOST_WORDS = 4
@@ -54,17 +56,23 @@ DATASET_TASKS = 2048
 """Read tasks of one of Ray's datasets. Between two, training waits for one task: seconds in hours."""
 
 
-def run(config: TrainConfig) -> dict[str, Any]:
+def run(config: TrainConfig, pace: Pace | None = None) -> dict[str, Any]:
     """Train, or go on with what an earlier call with the same config began.
 
+    Args:
+        config: the run.
+        pace: says after each look at held-out rows whether the run goes on; by default it does. Steps at which the run
+            is looked at have to be saved, too.
+
     Returns:
-        The summary, as it lies in `SUMMARY`.
+        The summary, as it lies in `SUMMARY`; of a run that `pace` ended, which has no trained model, it is not written.
 
     Raises:
         RaylabError: anything that the user can put right; checkpoints stay.
+        OutOfMemory: of these, what a larger `parallel.accumulate` may help.
     """
     check(config)
-    config = _absolute(config)
+    config = absolute(config)
     started = time.perf_counter()
     out, labels, kb = Folder(config.out), Folder(config.labels), Catalog.open(config.kb)
     _begin(config, out, labels, kb)
@@ -80,19 +88,21 @@ def run(config: TrainConfig) -> dict[str, Any]:
     )
     with connected, plain_errors():
         check_gpus(config)
-        examples = out.read_json(EXAMPLES) if out.exists(EXAMPLES) else _survey(config, out, labels, kb)
+        examples = out.read_json(EXAMPLES) if out.exists(EXAMPLES) else survey(config, out, labels, kb)
         _check_examples(config, examples)
-        point = _train(config, examples, out)
+        point = _train(config, examples, out, pace)
+    summary = _summarise(config, examples, point, time.perf_counter() - started)
+    if int(out.read_json(POINTER)["step"]) < config.steps:
+        return summary
     from raylab.train.export import export
     from raylab.train.worker import Run
 
     export(Run(config, examples))
-    summary = _summarise(config, examples, point, time.perf_counter() - started)
     out.write_json(SUMMARY, summary)
     return summary
 
 
-def _absolute(config: TrainConfig) -> TrainConfig:
+def absolute(config: TrainConfig) -> TrainConfig:
     """Return the config with whole paths: Ray Train's workers have a working directory of their own."""
     return replace(
         config,
@@ -152,9 +162,10 @@ def _bound(config: dict[str, Any]) -> dict[str, Any]:
 
 def gpus_of_worker(config: TrainConfig) -> float:
     """Return the GPUs of a worker."""
-    if config.accelerator == "auto":
-        return 1.0 if ray.is_initialized() and auto_accelerator() == "cuda" else 0.0
-    return 1.0 if config.accelerator == "cuda" else 0.0
+    accelerator = config.accelerator
+    if accelerator == "auto" and ray.is_initialized():
+        accelerator = auto_accelerator()
+    return config.parallel.gpus if accelerator == "cuda" else 0.0
 
 
 def check_gpus(config: TrainConfig) -> None:
@@ -162,16 +173,17 @@ def check_gpus(config: TrainConfig) -> None:
     needed, has = config.parallel.workers * gpus_of_worker(config), resource("GPU")
     if needed > has:
         fewer = f"--parallel.workers {has:g}, " if has else ""
+        each = "a GPU" if config.parallel.gpus == 1 else f"{config.parallel.gpus:g} GPUs"
         raise RaylabError(
-            f"{config.parallel.workers} workers need a GPU each and this Ray has {has:g}: {fewer}--accelerator cpu, or "
-            "a cluster that has them."
+            f"{config.parallel.workers} workers need {each} each and this Ray has {has:g}: {fewer}--accelerator cpu, "
+            "or a cluster that has them."
         )
     if needed > ray.cluster_resources().get("GPU", 0.0):
         logger.warning("the workers need %g GPUs, the cluster has fewer now: waiting for it to grow", needed)
 
 
-def _survey(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> dict[str, Any]:
-    """Count usable rows and entities, a Ray task a file."""
+def survey(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> dict[str, Any]:
+    """Count usable rows and entities, a Ray task a file; see `examples.write_survey`."""
     from raylab.tasks.base import TaskContext
 
     collator = config.task.collator(TaskContext(config.kb, config.out, 0, config.seed))
@@ -192,7 +204,7 @@ def _check_examples(config: TrainConfig, examples: dict[str, Any]) -> None:
     logger.info("%d rows, %d entities", examples["rows"], examples["classes"])
 
 
-def _train(config: TrainConfig, examples: dict[str, Any], out: Folder) -> Curve:
+def _train(config: TrainConfig, examples: dict[str, Any], out: Folder, pace: Pace | None) -> Curve:
     """Run the workers; return the last point of the curves."""
     from ray.train import FailureConfig, RunConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -206,18 +218,19 @@ def _train(config: TrainConfig, examples: dict[str, Any], out: Folder) -> Curve:
         storage_path=f"{out.uri}/ray" if "://" in out.uri else out.path("ray"),
         failure_config=FailureConfig(max_failures=config.parallel.max_failures),
     )
-    trainer = make_trainer(partial(_worker, config, examples, board), config, gpus_of_worker(config), run_config)
+    work = partial(_worker, config, examples, board, pace is not None)
+    trainer = make_trainer(work, config, gpus_of_worker(config), run_config)
     result: Any = None
     try:
-        with _progress(board):
+        with _progress(board, pace):
             result = trainer.fit()
     except TrainingFailedError as failure:
         if not ray.get(board.error.remote()):
             out.write_json(ERROR, {"error": str(failure)})
             raise RaylabError(_why(failure, config, out)) from failure
     if error := ray.get(board.error.remote()):
-        out.write_json(ERROR, {"error": error})
-        raise RaylabError(error)
+        out.write_json(ERROR, {"error": str(error)})
+        raise error
     return result.return_value
 
 
@@ -240,15 +253,17 @@ def _one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _progress(board: Any) -> Iterator[None]:
-    """Show what is written on the board, while the driver waits for the workers."""
+def _progress(board: Any, pace: Pace | None) -> Iterator[None]:
+    """Show what is written on the board, and answer workers that wait, while the driver waits for them."""
     over = Event()
 
     def show() -> None:
         while True:
-            last = over.wait(SECONDS_BETWEEN_LOOKS)
+            last = over.wait(SECONDS_TO_ANSWER if pace else SECONDS_BETWEEN_LOOKS)
             for line in ray.get(board.take.remote()):
                 logger.info(line)
+            if pace and (reached := ray.get(board.reached.remote())):
+                ray.get(board.answer.remote(reached[0], pace.at(*reached)))
             if last:
                 return
 
@@ -261,21 +276,23 @@ def _progress(board: Any) -> Iterator[None]:
             shown.result()
 
 
-def _worker(config: TrainConfig, examples: dict[str, Any], board: Any) -> Curve:
+def _worker(config: TrainConfig, examples: dict[str, Any], board: Any, paced: bool) -> Curve:
     """Be one worker under Ray Train; return the last point."""
     from ray.train.collective import broadcast_from_rank_zero
 
-    from raylab.train.worker import Run, work
+    from raylab.train.worker import Halted, Run, work
 
     out = Folder(config.out)
     check_seen(out, "config.json", platform.node())
     if ray.get(board.error.remote()):
         return {}
-    told = _Told(config, out, board, workers=broadcast_from_rank_zero(uuid.uuid4().hex))
+    told = _Told(config, out, board, workers=broadcast_from_rank_zero(uuid.uuid4().hex), paced=paced)
     try:
         work(Run(config, examples), _stream, told, told.check_heard)
+    except Halted:
+        told.say("the run ends here, as it was told to")
     except RaylabError as error:
-        ray.get(board.fail.remote(told.workers, str(error)))
+        ray.get(board.fail.remote(told.workers, error))
         raise
     finally:
         told.close()
@@ -288,10 +305,10 @@ class _Told:
     `workers` names the workers that began together.
     """
 
-    def __init__(self, config: TrainConfig, out: Folder, board: Any, workers: str) -> None:
+    def __init__(self, config: TrainConfig, out: Folder, board: Any, workers: str, paced: bool) -> None:
         from raylab.train.checkpoint import Checkpoints
 
-        self.config, self.workers = config, workers
+        self.config, self.workers, self.paced = config, workers, paced
         self._board = board
         ray.get(board.begin.remote(workers))
         self.is_first = ray.train.get_context().get_world_rank() == 0
@@ -301,7 +318,9 @@ class _Told:
             start = Checkpoints(out).latest() or 0
             world = ray.train.get_context().get_world_size()
             self.check_heard(f"{world} workers begin at step {start}")
-            self.tracker = Tracker(out, config.track.project, to_dict(config), start)
+            self.tracker = Tracker(
+                out, config.track.project, to_dict(config), start, group=config.track.group, say=self.check_heard
+            )
             self.last = self.tracker.last
 
     def check_heard(self, line: str = "") -> None:
@@ -319,12 +338,30 @@ class _Told:
         self.last = point | {"images_per_s": images_per_second(point, self.config.batch)}
         if self.tracker is not None:
             self.check_heard(self.tracker.add(step, self.last))
-        return ray.train.get_preemption_info() is not None
+        preempted = ray.train.get_preemption_info() is not None
+        saves = preempted or step % self.config.checkpoint.every == 0 or step == self.config.steps
+        if saves and self.tracker is not None:
+            self.tracker.flush()  # before the checkpoint is named: a run that goes on from it has the curves
+        return preempted
 
     def saved(self, step: int) -> None:
-        """Keep the curves up to here: a run that goes on from this step has them."""
-        if self.tracker is not None:
-            self.tracker.flush()
+        """Of a run that somebody paces, wait for the word at steps that were looked at."""
+        looked_at = step % self.config.track.evaluate_every == 0 or step == self.config.steps
+        if self.paced and looked_at:
+            self._wait(step)
+
+    def _wait(self, step: int) -> None:
+        from raylab.train.worker import Halted
+
+        if self.is_first:
+            ray.get(self._board.reach.remote(self.workers, step, self.last))
+        while (word := ray.get(self._board.word.remote(step))) is None:
+            time.sleep(SECONDS_TO_ANSWER)
+        self.last |= word.more
+        if self.tracker is not None and word.more:
+            self.tracker.extend(step, word.more)
+        if not word.goes:
+            raise Halted
 
     def samples(self, pictures: list[tuple[np.ndarray, str]]) -> None:
         """Show pictures in W&B."""

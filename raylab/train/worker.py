@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raylab.errors import RaylabError
+from raylab.errors import OutOfMemory, RaylabError
 from raylab.models.distributed import rank, world
 from raylab.storage import Folder
 from raylab.tasks.base import Arrays, Learner, TaskContext
@@ -25,6 +25,11 @@ from raylab.train.optim import make_optimizer, make_table_optimizer
 from raylab.train.order import Order, Share
 from raylab.train.plan import TrainConfig
 from raylab.train.reader import CHUNK_ROWS, HeldOut, Reader
+
+
+class Halted(Exception):
+    """The run is to end before its last step; its checkpoint is whole."""
+
 
 Stream = Callable[[Reader, Sequence[range]], Iterable[pa.Table]]
 """Reads the rows of steps in order, a range of steps a task: `read_here`, or by Ray Data."""
@@ -67,7 +72,7 @@ class Told(Protocol):
         ...
 
     def saved(self, step: int) -> None:
-        """Note that a checkpoint is whole; every worker calls it."""
+        """Note that a checkpoint is whole; every worker calls it. May raise `Halted`."""
         ...
 
     def samples(self, pictures: list[tuple[np.ndarray, str]]) -> None:
@@ -85,13 +90,14 @@ def work(run: Run, stream: Stream, told: Told, check_ours: Callable[[], None] = 
         check_ours: raises where other workers have taken the place of these.
 
     Raises:
-        RaylabError: anything that the user can put right.
+        RaylabError: anything that the user can put right; `OutOfMemory` where smaller passes may fit.
+        Halted: `told` wants the run to end.
     """
     try:
         _work(run, stream, told, check_ours)
     except torch.OutOfMemoryError as error:
         parallel = run.config.parallel
-        raise RaylabError(
+        raise OutOfMemory(
             f"The GPU's memory is too small for {run.config.batch} rows a step on {world()} workers in "
             f"{parallel.accumulate} passes: raise --parallel.accumulate, set --parallel.checkpoint-activations, "
             f"--parallel.precision bf16 or --parallel.strategy fsdp, or take a smaller --batch. ({_first_line(error)})"

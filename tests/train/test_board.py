@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from raylab.errors import RaylabError
 from raylab.storage import Folder
-from raylab.train.board import Board
+from raylab.train.board import Board, Word
 from raylab.train.checkpoint import Checkpoints
 
 
@@ -27,10 +28,24 @@ def test_those_that_are_not_heard_end_no_run() -> None:
     board = Board()
     for workers in ("first", "second"):
         board.begin(workers)
-    board.fail("first", "Cannot write s3://bucket/run")
-    assert board.error() == ""
-    board.fail("second", "the loss is nan")
-    assert board.error() == "the loss is nan"
+    board.fail("first", RaylabError("Cannot write s3://bucket/run"))
+    assert board.error() is None
+    board.fail("second", RaylabError("the loss is nan"))
+    assert str(board.error()) == "the loss is nan"
+
+
+def test_workers_wait_until_they_are_told() -> None:
+    board = Board()
+    for workers in ("first", "second"):
+        board.begin(workers)
+    board.reach("first", 4, {"loss": 9.0})
+    assert board.reached() is None
+    board.reach("second", 4, {"loss": 1.0})
+    assert board.reached() == (4, {"loss": 1.0})
+    assert board.word(4) is None
+    board.answer(4, Word(goes=False, more={"validation/HM": 0.5}))
+    assert board.reached() is None
+    assert board.word(4) == (False, {"validation/HM": 0.5})
 
 
 def test_a_checkpoint_of_those_that_were_replaced_is_not_named_and_removes_none(tmp_path: Path) -> None:

@@ -75,6 +75,15 @@ def _xla_scaling(workers: Any, parallel: ParallelConfig) -> ScalingConfig:
         raise RaylabError(f"{asked_for} --parallel.workers {workers}: {error}") from error
 
 
+def chips_of_worker(config: TrainConfig) -> float:
+    """Return the TPU chips of a worker: those of a host of the slices; 0 where the run has no topology."""
+    parallel = config.parallel
+    if not parallel.topology:
+        return 0.0
+    _, resources = get_tpu_worker_resources(parallel.topology, parallel.tpu, {"CPU": parallel.cpus})
+    return resources.get("TPU", 0.0)
+
+
 @dataclass
 class XlaConfig(BackendConfig):
     """torch-xla in Ray Train's workers.

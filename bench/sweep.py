@@ -1,0 +1,161 @@
+"""Sweeps on the mini-world: what ending trials early costs and saves, what Ray Tune costs a trial, what a proxy tells.
+
+    .venv/bin/python bench/sweep.py early [trials] [steps]     # 24 of 300 steps; then fresh seeds: defaults, best
+    .venv/bin/python bench/sweep.py overhead [rounds] [steps]  # jobs/train.py against jobs/tune.py with one trial
+
+`early`: the same 24 trials with ASHA and all to the end, their best validation HM and their steps (asked: within the
+spread of seeds, at 0.4 of the steps); the rank correlation of shorter trials, and of trials of a smaller network, with
+full ones. `overhead`: seconds from a short to a long trial, so that what start-up takes cancels out; the sweep's trial
+has W&B, the bare run has not (asked: under 10 %).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+from raylab.storage import Folder
+from raylab.tune.fidelity import between
+from raylab.tune.results import Objective, read_trials
+
+HM = Objective("validation/oven/every-question/final/HM")
+LOOKS = 6
+SEEDS = (101, 102, 103)
+SMALL = {"task.shape.width": 64, "task.shape.layers": 2, "task.shape.heads": 2}
+Flags = dict[str, Any]
+
+
+def run(job: str, flags: Flags) -> dict[str, Any]:
+    """Run a job; return its summary and seconds."""
+    line = [
+        sys.executable,
+        f"jobs/{job}.py",
+        *(word for name, value in flags.items() for word in (f"--{name}", str(value))),
+    ]
+    started = time.perf_counter()
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=os.environ | {"WANDB_MODE": "offline"})
+    if done.returncode:
+        raise SystemExit(f"{' '.join(line)}\n{done.stderr[-3000:]}")
+    print(done.stderr[-1500:], file=sys.stderr)
+    return json.loads(done.stdout.splitlines()[-1]) | {"job_seconds": time.perf_counter() - started}
+
+
+def prepare(folder: Path) -> Flags:
+    """Label the mini-world; return the flags of a small GiT's training on it."""
+    run("build_kb", {"catalogues": "miniworld://", "out": folder / "kb"})
+    run("label", {"recipe": "miniworld", "kb": folder / "kb", "out": folder / "labels"})
+    return {
+        "recipe": "git_miniworld",
+        "labels": folder / "labels",
+        "kb": folder / "kb",
+        "task.targets.rationale": 0,
+        "task.targets.questions": 0,
+        "task.encoder.from-scratch": "False",
+        "task.encoder-rate": 0.3,
+        "task.shape.target": 14,
+        "batch": 32,
+        "track.every": 50,
+    }
+
+
+def validated(flags: Flags) -> Flags:
+    """Return the flags of a sweep that goes by validation questions of another world."""
+    oven = {"questions": "miniworld://?rows=1500&seed=903", "rows": 240}
+    return flags | {
+        "validate.suite": "oven",
+        "validate.decoding.beams": 4,
+        "validate.threads": 1,
+        "schedule.looks": LOOKS,
+        **{f"validate.oven.{name}": value for name, value in oven.items()},
+    }
+
+
+def early(trials: int, steps: int) -> dict[str, Any]:
+    """Compare ASHA with all to the end, the best with the defaults, and proxies with full trials."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base = validated(prepare(folder)) | {"steps": steps}
+        swept = base | {"samples": trials, "space.batch": "powers_of_two(16, 64)"}
+        found = {
+            scheduler: run("tune", swept | {"schedule.scheduler": scheduler, "out": folder / scheduler})
+            for scheduler in ("none", "asha")
+        }
+        proxy = run(
+            "tune", swept | SMALL | {"steps": steps // 3, "schedule.scheduler": "none", "out": folder / "proxy"}
+        )
+        full = read_trials(Folder(str(folder / "none")), HM)
+        rho, count = between(read_trials(Folder(str(folder / "proxy")), HM), full, HM)
+        fresh = {
+            "defaults": fresh_seeds(base | {"out": folder / "defaults"}),
+            "best": fresh_seeds(base | found["asha"]["values"] | {"out": folder / "best"}),
+        }
+        return {
+            "best": {scheduler: summary["objective"][HM.name] for scheduler, summary in found.items()},
+            "steps": {scheduler: summary["steps"] for scheduler, summary in found.items()},
+            "share_of_steps": found["asha"]["steps"] / found["none"]["steps"],
+            "seconds": {scheduler: summary["job_seconds"] for scheduler, summary in found.items()},
+            "values": found["asha"]["values"],
+            "fresh_seeds": {
+                arm: {"values": values, "mean": mean(values), "deviation": stdev(values)}
+                for arm, values in fresh.items()
+            },
+            "fidelity_of_looks": found["none"]["fidelity"],
+            "fidelity_of_small_network": {"rho": rho, "trials": count, "seconds": proxy["job_seconds"]},
+            "trials": [{"values": dict(one.values), "score": one.value(HM)} for one in full],
+        }
+
+
+def fresh_seeds(flags: Flags) -> list[float]:
+    """Train with three seeds that no sweep had; return their validation HM."""
+    seeds = {"space": "none", "space.seed": f"grid_search({', '.join(map(str, SEEDS))})", "schedule.scheduler": "none"}
+    run("tune", flags | seeds)
+    return [trial.value(HM) for trial in read_trials(Folder(str(flags["out"])), HM)]
+
+
+def overhead(rounds: int, steps: int) -> dict[str, Any]:
+    """Compare a bare training run with a sweep of one trial, in interleaved rounds."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base = prepare(folder)
+        seconds: dict[str, list[float]] = {"train": [], "tune": []}
+        for number in range(rounds):
+            for job, found in seconds.items():
+                short, long = (timed(job, base, folder / f"{job}-{number}-{n}", n) for n in (LOOKS, steps))
+                found.append(long - short)
+        pairs = list(zip(seconds["tune"], seconds["train"]))
+        return {"seconds": seconds, "overhead": median(tune / train for tune, train in pairs) - 1}
+
+
+def timed(job: str, base: Flags, out: Path, steps: int) -> float:
+    """Return a job's seconds for a run of so many steps, with as many looks and checkpoints in either job."""
+    every = max(1, steps // LOOKS)
+    flags = base | {"out": out, "steps": steps, "concurrent": 1}
+    if job == "tune":
+        flags |= {"space": "none", "samples": 1, "schedule.looks": LOOKS, "schedule.scheduler": "asha"}
+    else:
+        del flags["concurrent"]
+        flags |= {"track.project": "", "checkpoint.every": every, "track.evaluate-every": every}
+    return run(job, flags)["job_seconds"]
+
+
+def main(claim: str, *numbers: str) -> None:
+    """Print the result, JSON last."""
+    usual = {"early": (24, 300), "overhead": (3, 600)}[claim]
+    chosen = [int(given) for given in numbers] + list(usual[len(numbers) :])
+    found = (early if claim == "early" else overhead)(*chosen)
+    versions = {name: version(name) for name in ("ray", "torch", "optuna", "wandb")}
+    about = {"numbers": chosen, "cpus": os.cpu_count(), "machine": platform.machine(), "versions": versions}
+    print(json.dumps({"claim": claim, **found, **about}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

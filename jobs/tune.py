@@ -1,0 +1,49 @@
+"""Sweep learning rates, label smoothing, batch size and any other field of a training recipe; end with the best one.
+
+    python jobs/tune.py --recipe git_large --samples 64 --source URI --labels DIR --kb DIR --out DIR
+        [--space.optim.lr_decoder "loguniform(1e-5, 1e-3)"] [--validate.suite oven --validate.oven.questions FILES]
+
+All flags of jobs/train.py are this job's, too. On a cluster: ``ray job submit --working-dir . -- python jobs/tune.py``.
+The same line again goes on with what was begun. Ends with a table, sweep.html, and best.json, which
+``jobs/train.py --recipe`` takes. The last line of standard output is one JSON object: trials, best, values, out.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import sys
+
+from raylab.config import parse, parse_beside
+from raylab.errors import RaylabError
+from raylab.recipes.train import TRAIN
+from raylab.tune.plan import Sweep, SweepConfig
+from raylab.tune.spaces import take_space
+
+HELP = "Sweep over a training recipe's fields (--space.FIELD DOMAIN). Beside these flags: all of jobs/train.py --help."
+
+
+def main(args: list[str]) -> int:
+    """Run the job; return the exit status."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("raylab").setLevel(logging.INFO)
+    try:
+        texts, rest = take_space(args)
+        config, rest = parse_beside(SweepConfig, rest, HELP)
+        train = parse(TRAIN, "git_miniworld", rest, HELP)
+        sweep = Sweep.make(train, config, texts)
+        from raylab.tune.run import run
+
+        summary = run(sweep)
+    except RaylabError as error:
+        print(f"tune: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(summary))
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    gc.freeze()  # the interpreter would look through all that Ray left once more, for half a second
+    sys.exit(status)

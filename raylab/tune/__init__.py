@@ -1,0 +1,1 @@
+"""Sweeps: many training runs that differ in some fields, under Ray Tune."""

@@ -1,0 +1,3 @@
+"""The training room's label store serves sweeps, too."""
+
+from train.conftest import store  # noqa: F401  (a fixture)

@@ -1,0 +1,117 @@
+"""Sweeps under Ray Tune: trials take turns, the worse ones end early, all are accounted for, the best is a recipe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from train.training_store import Store
+from tune.small import sweep
+
+from raylab.config import parse
+from raylab.errors import RaylabError
+from raylab.evaluate.models import DecodingConfig
+from raylab.evaluate.oven import OvenConfig
+from raylab.evaluate.plan import EvaluateConfig
+from raylab.recipes.train import TRAIN
+from raylab.storage import Folder
+from raylab.tune.plan import ScheduleConfig, SearchConfig, Sweep
+from raylab.tune.results import read_trials
+from raylab.tune.run import concurrent, run
+
+RATES = {"optim.rate": "loguniform(1e-4, 1e-2)"}
+
+
+def tracked(made: Sweep) -> Sweep:
+    """With W&B, offline."""
+    return replace(made, train=replace(made.train, track=replace(made.train.track, project="raylab", samples=2)))
+
+
+@pytest.mark.timeout(600)
+def test_a_sweep_ends_with_all_trials_accounted_for_and_the_best_as_a_recipe(
+    ray_cluster: None, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    caplog.set_level("INFO", logger="raylab")
+    schedule = ScheduleConfig(looks=3, keep=2)
+    made = tracked(sweep(store, tmp_path, space=RATES | {"batch": "choice(16, 32)"}, samples=4, schedule=schedule))
+    summary = run(made)
+    trials = read_trials(Folder(str(tmp_path)), made.objectives[0])
+    assert summary["trials"] == len(trials) == 4
+    assert summary["finished"] + summary.get("stopped", 0) == 4
+    assert {trial.status for trial in trials} <= {"finished", "stopped"}
+    for trial in trials:
+        folder = Path(trial.out)
+        steps = [json.loads(line)["step"] for line in (folder / "curves.jsonl").read_text().splitlines()]
+        assert steps == list(range(1, trial.step + 1))  # none went on behind its end
+        assert (trial.status == "finished") == (trial.step == 6) == (folder / "model").exists()
+        assert list(folder.glob("wandb/offline-run-*/*.wandb"))
+    best = parse(TRAIN, "mofi_b16", ["--recipe", summary["best_recipe"], "--out", "elsewhere"], "")
+    assert best.optim.rate == summary["values"]["optim.rate"]
+    assert (best.batch, best.out, best.steps) == (summary["values"]["batch"], "elsewhere", 6)
+    assert best.task == made.train.task
+    assert "sweep.html" in summary["report"]
+    before = (tmp_path / "summary.json").stat().st_mtime_ns
+    assert run(made) == summary  # the same line again: nothing is left to do
+    assert (tmp_path / "summary.json").stat().st_mtime_ns == before
+    with pytest.raises(RaylabError, match=r"sweep.samples: 4 -> 5"):
+        run(replace(made, config=replace(made.config, samples=5)))
+
+
+def test_trials_take_turns_on_a_small_cluster_and_one_that_never_fits_is_refused(
+    ray_cluster: None, store: Store, tmp_path: Path
+) -> None:
+    made = sweep(store, tmp_path)
+    sizes = {cpus: replace(made.train.parallel, cpus=cpus) for cpus in (1.0, 2.0, 5.0, 6.0)}
+    room = {cpus: replace(made, train=replace(made.train, parallel=parallel)) for cpus, parallel in sizes.items()}
+    assert [concurrent(room[cpus]) for cpus in (1.0, 2.0, 5.0)] == [3, 2, 1]
+    with pytest.raises(RaylabError, match=r"needs 6.51 CPUs and this cluster has 6"):
+        concurrent(room[6.0])
+    with pytest.raises(RaylabError, match="2 workers need a GPU each"):
+        train = replace(made.train, accelerator="cuda", parallel=replace(made.train.parallel, workers=2))
+        run(replace(made, train=train))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_population_goes_on_from_its_better_half(ray_cluster: None, store: Store, tmp_path: Path) -> None:
+    schedule = ScheduleConfig("pbt", looks=6)
+    made = sweep(store, tmp_path, space=RATES, samples=4, schedule=schedule)
+    summary = run(made)
+    assert summary["finished"] >= 4
+    trials = read_trials(Folder(str(tmp_path)), made.objectives[0])
+    born = [trial for trial in trials if "." in trial.id]
+    assert born  # somebody was replaced
+    for trial in born:
+        steps = [json.loads(line)["step"] for line in (Path(trial.out) / "curves.jsonl").read_text().splitlines()]
+        assert steps[0] > 1  # not from the beginning
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_optuna_searches_by_two_objectives(ray_cluster: None, store: Store, tmp_path: Path) -> None:
+    names = tuple(f"validation/oven/every-question/{split}/HM" for split in ("entity", "query"))
+    validate = EvaluateConfig(
+        suite="oven",
+        plots=False,
+        decoding=DecodingConfig(beams=2),
+        oven=OvenConfig(questions="miniworld://?rows=300&seed=5", rows=24),
+    )
+    made = sweep(
+        store,
+        tmp_path,
+        "git_miniworld",
+        space={"task.smoothing": "uniform(0, 0.3)"},
+        samples=3,
+        objective=names,
+        search=SearchConfig("optuna"),
+        schedule=ScheduleConfig("none", looks=2),
+        validate=validate,
+    )
+    summary = run(made)
+    assert summary["finished"] == 3
+    assert set(summary["objective"]) == set(names)
+    for trial in read_trials(Folder(str(tmp_path)), made.objectives[0]):
+        assert all(name in trial.points[-1] for name in names)
