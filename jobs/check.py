@@ -3,6 +3,7 @@
     python jobs/check.py                                                  the cluster alone
     python jobs/check.py label --source URI --kb URI --out URI [...]      and all that this labeling run needs
     python jobs/check.py train --recipe mofi_b16 --source URI --labels URI --kb URI --out URI [...]
+    python jobs/check.py tune --recipe git_large --samples 64 --source URI --labels URI --kb URI --out URI [...]
     python jobs/check.py evaluate --model URI --data URI --out URI --workers 8 [...]
 
 On a cluster: ``ray job submit --working-dir . -- python jobs/check.py label ...``. With ``--json`` the report is one
@@ -53,8 +54,13 @@ def main(args: list[str]) -> int:
 def read(line: list[str]) -> Any:
     """Return the config of a job's line."""
     job, *flags = line
+    if job == "tune":
+        from raylab.recipes.tune import parse_sweep
+
+        return parse_sweep(flags)
     if job not in JOBS:
-        raise RaylabError(f"There is no job {job!r} to check.{nearest(job, JOBS)} Known: {', '.join(JOBS)}.")
+        known = [*JOBS, "tune"]
+        raise RaylabError(f"There is no job {job!r} to check.{nearest(job, known)} Known: {', '.join(known)}.")
     module, recipes, default = JOBS[job]
     return parse(getattr(import_module(module), recipes), default, flags, f"Check what {job} would need.")
 

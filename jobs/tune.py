@@ -15,13 +15,8 @@ import json
 import logging
 import sys
 
-from raylab.config import parse, parse_beside
 from raylab.errors import RaylabError
-from raylab.recipes.train import TRAIN
-from raylab.tune.plan import Sweep, SweepConfig
-from raylab.tune.spaces import take_space
-
-HELP = "Sweep over a training recipe's fields (--space.FIELD DOMAIN). Beside these flags: all of jobs/train.py --help."
+from raylab.recipes.tune import parse_sweep
 
 
 def main(args: list[str]) -> int:
@@ -29,10 +24,7 @@ def main(args: list[str]) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("raylab").setLevel(logging.INFO)
     try:
-        texts, rest = take_space(args)
-        config, rest = parse_beside(SweepConfig, rest, HELP)
-        train = parse(TRAIN, "git_miniworld", rest, HELP)
-        sweep = Sweep.make(train, config, texts)
+        sweep = parse_sweep(args)
         from raylab.tune.run import run
 
         summary = run(sweep)

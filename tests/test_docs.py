@@ -14,7 +14,7 @@ import pytest
 import tyro
 import yaml
 
-from raylab.config import parse, parse_beside
+from raylab.config import parse
 from raylab.errors import RaylabError
 from raylab.evaluate.predict import PredictConfig
 from raylab.kb.build import BuildConfig
@@ -24,9 +24,9 @@ from raylab.recipes import LABEL
 from raylab.recipes.evaluate import EVALUATE
 from raylab.recipes.size import SIZE
 from raylab.recipes.train import TRAIN
+from raylab.recipes.tune import parse_sweep
 from raylab.train.plan import ParallelConfig, TrainConfig, check
-from raylab.tune.plan import Sweep, SweepConfig
-from raylab.tune.spaces import Fit, check_space, take_space
+from raylab.tune.spaces import Fit, check_space
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,9 +52,7 @@ def test_every_flag_of_a_command_exists(page, line):
     elif words[0] == "train.py":
         parse(TRAIN, "mofi_b16", words[1:], "")
     elif words[0] == "tune.py":
-        texts, rest = take_space(words[1:])
-        config, rest = parse_beside(SweepConfig, rest, "")
-        sweep = Sweep.make(parse(TRAIN, "git_miniworld", rest, ""), config, texts)
+        sweep = parse_sweep(words[1:])
         trained = replace(sweep.train, labels="x", kb="x", out="x", source=replace(sweep.train.source, uri="x"))
         check_space(trained, sweep.space, Fit())
     elif words[0] == "evaluate.py":

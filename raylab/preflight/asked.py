@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ def of_label(config: Any, cpus: float, gpus: float) -> Asked:
         kb=config.kb,
         models=models,
         packages=tuple(dict.fromkeys(packages)),
+        project=config.track.project or None,
     )
 
 
@@ -115,6 +116,24 @@ def of_train(config: Any, cpus: float) -> Asked:
     )
 
 
+def of_sweep(trial: Asked, config: Any) -> Asked:
+    """Return what a sweep asks for.
+
+    Args:
+        trial: what one of its training runs asks for.
+        config: of the sweep.
+    """
+    validate = config.validate
+    sets = {f"--validate.{flag[2:]}": one for flag, one in (_sets(validate) if validate.suite else {}).items()}
+    return replace(
+        trial,
+        gpus=config.validate_gpus,
+        places={**trial.places, **{flag: one.uri for flag, one in sets.items()}},
+        inputs={**trial.inputs, **sets},
+        packages=(*trial.packages, "optuna", "plotly", "wandb-workspaces"),
+    )
+
+
 def of_evaluate(config: Any, cpus: float, gpus: float) -> Asked:
     """Return what an evaluation asks for."""
     models = {}
@@ -130,6 +149,7 @@ def of_evaluate(config: Any, cpus: float, gpus: float) -> Asked:
         models=models,
         inputs=_sets(config),
         packages=OF_CLIP,
+        project=config.track.project or None,
     )
 
 

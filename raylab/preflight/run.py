@@ -68,14 +68,17 @@ def asked_of(config: Any) -> Asked:
     """Return what a job's config asks for.
 
     Args:
-        config: of a labeling, annotation, training or evaluation run.
+        config: of a labeling, annotation, training or evaluation run, or a sweep.
 
     Raises:
         RaylabError: the job itself would refuse it.
     """
     from raylab.evaluate.plan import EvaluateConfig
     from raylab.label.plan import LabelConfig
+    from raylab.tune.plan import Sweep
 
+    if isinstance(config, Sweep):
+        return _asked_of_sweep(config)
     if isinstance(config, LabelConfig):
         return _asked_of_labels(config)
     return _asked_of_evaluation(config) if isinstance(config, EvaluateConfig) else _asked_of_training(config)
@@ -100,6 +103,14 @@ def _asked_of_training(config: Any) -> Asked:
 
     check(config)
     return asked.of_train(config, READ_CPUS + config.parallel.workers * config.parallel.cpus)
+
+
+def _asked_of_sweep(sweep: Any) -> Asked:
+    """Return what one trial asks for: others wait for their turn."""
+    from raylab.tune.plan import check
+
+    check(sweep)
+    return asked.of_sweep(_asked_of_training(sweep.train), sweep.config)
 
 
 def _asked_of_evaluation(config: Any) -> Asked:

@@ -18,6 +18,7 @@ import pytest
 from sources.source_files import pair_members, write_tar
 
 from raylab.errors import RaylabError
+from raylab.evaluate.plan import EvaluateConfig
 from raylab.preflight.asked import Asked
 from raylab.preflight.base import Check, Finding, Level, Task
 from raylab.preflight.run import _finish, _on_this_cluster, asked_of, run, upload_bytes
@@ -27,6 +28,7 @@ from raylab.recipes.train import TRAIN
 from raylab.sources import open_source
 from raylab.sources.base import SourceConfig
 from raylab.train.plan import TrainConfig
+from raylab.tune.plan import Sweep, SweepConfig
 
 ROOT = Path(__file__).parents[2]
 SOURCE = "miniworld://?rows=200&seed=12"
@@ -103,6 +105,13 @@ def test_what_recipes_ask_for() -> None:
     assert asked.cpus > 8 and asked.project == "raylab" and asked.inputs["--labels"].uri == "s3://b/l"
     assert "torch-xla" not in asked.packages
     assert set(asked.places) == {"--source", "--labels", "--kb", "--out", "--init"}
+    settings = SweepConfig(
+        objective=("held_out/entity_exact",),
+        validate=EvaluateConfig(suite="retrieval", data="s3://b/val", plots=False),
+    )
+    sweep = asked_of(Sweep.make(train, settings, {}))
+    assert sweep.inputs["--validate.data"].uri == sweep.places["--validate.data"] == "s3://b/val"
+    assert "optuna" in sweep.packages and sweep.inputs["--labels"].uri == "s3://b/l"
     scored = asked_of(replace(EVALUATE["standard"](), model="ViT-B-32", data="x", out="o", workers=3))
     assert scored.cpus > 3 and set(scored.places) == {"--data"} and scored.models["--model"].name == "ViT-B-32"
     assert scored.inputs["--data"].uri == "x"
