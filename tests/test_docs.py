@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shlex
@@ -14,7 +15,7 @@ import pytest
 import tyro
 import yaml
 
-from raylab.config import parse
+from raylab.config import parse, to_dict
 from raylab.errors import RaylabError
 from raylab.evaluate.predict import PredictConfig
 from raylab.kb.build import BuildConfig
@@ -41,7 +42,7 @@ def code_lines() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "line"), code_lines())
-def test_every_flag_of_a_command_exists(page, line):
+def test_every_flag_of_a_command_exists(page, line, tmp_path):
     words = shlex.split(line.partition("jobs/")[2], comments=True)
     if words[0] == "check.py" and words[1:]:  # it stands before another job's line
         words = [f"{words[1]}.py", *words[2:]]
@@ -50,7 +51,9 @@ def test_every_flag_of_a_command_exists(page, line):
     if words[0] == "label.py":
         parse(LABEL, "i2e", words[1:], "")
     elif words[0] == "train.py":
-        parse(TRAIN, "mofi_b16", words[1:], "")
+        best = tmp_path / "best.json"  # as a sweep leaves it
+        best.write_text(json.dumps(to_dict(TRAIN["git_miniworld"]())))
+        parse(TRAIN, "mofi_b16", [str(best) if word.endswith("best.json") else word for word in words[1:]], "")
     elif words[0] == "tune.py":
         sweep = parse_sweep(words[1:])
         trained = replace(sweep.train, labels="x", kb="x", out="x", source=replace(sweep.train.source, uri="x"))
