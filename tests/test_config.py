@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 
 import pytest
 
-from raylab.config import differences, fingerprint, leaves, parse, to_dict
+from raylab.config import differences, fingerprint, leaves, parse, parse_beside, to_dict
 from raylab.errors import RaylabError
+from raylab.recipes.train import TRAIN
+from raylab.tune.plan import ScheduleConfig
 
 
 @dataclass(frozen=True)
@@ -68,3 +71,36 @@ def test_configs_become_plain_values_and_differences_name_the_key():
 
 def test_leaves_are_dotted():
     assert dict(leaves(Outer())) == {"out": "", "inner.min_score": 0.3, "inner.names": ("a",), "fast": False}
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_a_recipe_comes_back_from_a_file_and_the_line_goes_over_it(name, tmp_path):
+    file = tmp_path / "best.json"
+    file.write_text(json.dumps(to_dict(TRAIN[name]())))
+    assert parse(TRAIN, "mofi_b16", ["--recipe", str(file)], "") == TRAIN[name]()
+    assert parse(TRAIN, "mofi_b16", ["--recipe", str(file), "--steps", "7"], "").steps == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "no recipe there"),
+        ("[]", "no recipe there"),
+        ('{"steps": 3}', "no recipe there"),
+        ('{"recipe": "mofi_b61"}', "Did you mean 'mofi_b16'"),
+        ('{"recipe": "mofi_b16", "step": 3}', "Did you mean 'steps'"),
+    ],
+)
+def test_a_file_that_holds_no_recipe_is_named(text, message, tmp_path):
+    file = tmp_path / "best.json"
+    file.write_text(text)
+    with pytest.raises(RaylabError, match=message) as raised:
+        parse(TRAIN, "mofi_b16", ["--recipe", str(file)], "")
+    assert str(file) in str(raised.value)
+
+
+def test_flags_of_one_config_are_taken_from_among_others():
+    schedule, rest = parse_beside(ScheduleConfig, ["--steps", "3", "--looks", "4", "--space=x"], "")
+    assert (schedule.looks, rest) == (4, ["--steps", "3", "--space=x"])
+    with pytest.raises(RaylabError, match="looks"):
+        parse_beside(ScheduleConfig, ["--looks", "many"], "")
