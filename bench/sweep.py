@@ -92,8 +92,8 @@ def early(trials: int, steps: int) -> dict[str, Any]:
         proxy = run(
             "tune", swept | SMALL | {"steps": steps // 3, "schedule.scheduler": "none", "out": folder / "proxy"}
         )
-        full = read_trials(Folder(str(folder / "none")), HM)
-        rho, count = between(read_trials(Folder(str(folder / "proxy")), HM), full, HM)
+        full = read_trials(Folder(str(folder / "none")))
+        rho, count = between(read_trials(Folder(str(folder / "proxy"))), full, HM)
         fresh = {
             "defaults": fresh_seeds(base | {"out": folder / "defaults"}),
             "best": fresh_seeds(base | found["asha"]["values"] | {"out": folder / "best"}),
@@ -118,7 +118,7 @@ def fresh_seeds(flags: Flags) -> list[float]:
     """Train with three seeds that no sweep had; return their validation HM."""
     seeds = {"space": "none", "space.seed": f"grid_search({', '.join(map(str, SEEDS))})", "schedule.scheduler": "none"}
     run("tune", flags | seeds)
-    return [trial.value(HM) for trial in read_trials(Folder(str(flags["out"])), HM)]
+    return [trial.value(HM) for trial in read_trials(Folder(str(flags["out"])))]
 
 
 def overhead(rounds: int, steps: int) -> dict[str, Any]:

@@ -68,14 +68,17 @@ def read_recipe(path: str, recipes: Mapping[str, Callable[[], T]]) -> T:
     Raises:
         RaylabError: no such file, no such config.
     """
+    from raylab.storage import Folder
+
+    folder, _, file = str(path).rpartition("/")
     try:
-        values = json.loads(Path(path).read_text())
+        values = Folder(folder or ".").read_json(file)
         name = values["recipe"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RaylabError) as error:
         raise RaylabError(f"--recipe {path}: no recipe there ({type(error).__name__}: {error}).") from error
     try:
         return from_dict(type(_named(name, recipes)()), values)
-    except (RaylabError, TypeError, ValueError) as error:
+    except (RaylabError, TypeError, ValueError, AttributeError) as error:
         raise RaylabError(f"--recipe {path}: {error}") from error
 
 

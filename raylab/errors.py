@@ -13,6 +13,10 @@ class RaylabError(Exception):
     """
 
 
+class Interrupted(RaylabError):
+    """Machines or people ended it: the same line goes on."""
+
+
 class OutOfMemory(RaylabError):
     """A device is too small for what a step takes: smaller passes may fit."""
 

@@ -76,7 +76,9 @@ class Board:
 
     def answer(self, step: int, word: Word) -> None:
         """Let the workers that wait at a step go on, or end there."""
-        self._words[step], self._reached = word, None
+        self._words[step] = word
+        if self._reached and self._reached[0] == step:  # else others have taken over, and wait elsewhere
+            self._reached = None
 
     def word(self, step: int) -> Word | None:
         """Tell workers that wait at a step what was said; None: nothing yet."""

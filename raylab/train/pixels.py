@@ -13,11 +13,13 @@ from raylab.sources.headers import read_header
 from raylab.sources.images import Limits, open_image
 from raylab.tasks.base import ImageInput
 
-LEAST_AREA, RATIOS, TRIES = 0.08, (3 / 4, 4 / 3), 10
-"""Of the inception crop (Szegedy et al., 2015), as torchvision's RandomResizedCrop has them."""
+LEAST_AREAS = {"inception": 0.08, "mae": 0.2}
+"""Of a part of the picture, by crop: Szegedy et al., 2015; MAE (arXiv 2111.06377, appendix A.1)."""
+RATIOS, TRIES = (3 / 4, 4 / 3), 10
+"""Of either, as torchvision's RandomResizedCrop has them."""
 SHIFT, LIGHT = 1 / 16, 0.08
 """Of the crop ``shift``: how far it moves, in sides; deviation of gain and brightness."""
-CROPS = ("inception", "shift", "centre")
+CROPS = ("inception", "mae", "shift", "centre")
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations of pictures that are stored with width and height exchanged."""
 
@@ -48,6 +50,8 @@ def open_input(data: bytes, limits: Limits, image: ImageInput, draw: np.random.G
     picture = open_image(data, limits, _side(box, width, height, image.size))
     across, down = picture.width / width, picture.height / height
     found = resized(picture, image.size, (box[0] * across, box[1] * down, box[2] * across, box[3] * down))
+    if image.crop == "mae" and draw.random() < 0.5:
+        return found[:, ::-1]
     return _relight(found, draw) if image.crop == "shift" else found
 
 
@@ -64,8 +68,8 @@ def _upright_size(data: bytes, limits: Limits) -> tuple[int, int]:
 
 
 def _box(width: int, height: int, image: ImageInput, draw: np.random.Generator) -> Box:
-    if image.crop == "inception":
-        return _inception_box(width, height, draw)
+    if image.crop in LEAST_AREAS:
+        return _inception_box(width, height, LEAST_AREAS[image.crop], draw)
     box = centre_box(width, height)
     return box if image.crop == "centre" else _moved(box, width, height, draw)
 
@@ -76,9 +80,9 @@ def _side(box: Box, width: int, height: int, size: int) -> int:
     return math.ceil(min(width, height) * size / part)
 
 
-def _inception_box(width: int, height: int, draw: np.random.Generator) -> Box:
+def _inception_box(width: int, height: int, least: float, draw: np.random.Generator) -> Box:
     for _ in range(TRIES):
-        area = width * height * draw.uniform(LEAST_AREA, 1)
+        area = width * height * draw.uniform(least, 1)
         ratio = math.exp(draw.uniform(math.log(RATIOS[0]), math.log(RATIOS[1])))
         w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
         if w <= width and h <= height:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from raylab.errors import RaylabError, nearest
 from raylab.sources.base import SourceConfig
@@ -182,3 +183,20 @@ def _check_batch(config: TrainConfig) -> None:
                 f"--batch {config.batch} cannot be shared by {workers} workers in {len(config.data.mix)} equal parts "
                 "(--data.mix): take a multiple of their product."
             )
+
+
+def absolute(config: TrainConfig) -> TrainConfig:
+    """Return the config with whole paths: Ray Train's workers have a working directory of their own."""
+    return replace(
+        config,
+        source=replace(config.source, uri=absolute_path(config.source.uri)),
+        labels=absolute_path(config.labels),
+        kb=absolute_path(config.kb),
+        out=absolute_path(config.out),
+        init=absolute_path(config.init),
+    )
+
+
+def absolute_path(path: str) -> str:
+    """Return a whole path; an address stays as it is."""
+    return path if "://" in path or not path else str(Path(path).absolute())

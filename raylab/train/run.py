@@ -9,19 +9,18 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import ray
+from ray.exceptions import ActorUnavailableError
 
 from raylab.config import differences, to_dict
-from raylab.errors import RaylabError
+from raylab.errors import Interrupted, RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.session import READ_CPUS, auto_accelerator, plain_errors, resource, session
 from raylab.storage import Folder, check_seen
@@ -29,7 +28,7 @@ from raylab.tracking import Tracker, clear_temporary
 from raylab.train.board import Board, Pace
 from raylab.train.examples import EXAMPLES, POINTER, check_mix, part_names, survey_part, write_survey
 from raylab.train.loop import Curve, images_per_second
-from raylab.train.plan import TrainConfig, check
+from raylab.train.plan import TrainConfig, absolute, check
 
 if TYPE_CHECKING:
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -70,6 +69,7 @@ def run(config: TrainConfig, pace: Pace | None = None) -> dict[str, Any]:
     Raises:
         RaylabError: anything that the user can put right; checkpoints stay.
         OutOfMemory: of these, what a larger `parallel.accumulate` may help.
+        Interrupted: of these, workers that died too often.
     """
     check(config)
     config = absolute(config)
@@ -100,22 +100,6 @@ def run(config: TrainConfig, pace: Pace | None = None) -> dict[str, Any]:
     export(Run(config, examples))
     out.write_json(SUMMARY, summary)
     return summary
-
-
-def absolute(config: TrainConfig) -> TrainConfig:
-    """Return the config with whole paths: Ray Train's workers have a working directory of their own."""
-    return replace(
-        config,
-        source=replace(config.source, uri=_absolute_path(config.source.uri)),
-        labels=_absolute_path(config.labels),
-        kb=_absolute_path(config.kb),
-        out=_absolute_path(config.out),
-        init=_absolute_path(config.init),
-    )
-
-
-def _absolute_path(path: str) -> str:
-    return path if "://" in path or not path else str(Path(path).absolute())
 
 
 def _begin(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> None:
@@ -227,7 +211,7 @@ def _train(config: TrainConfig, examples: dict[str, Any], out: Folder, pace: Pac
     except TrainingFailedError as failure:
         if not ray.get(board.error.remote()):
             out.write_json(ERROR, {"error": str(failure)})
-            raise RaylabError(_why(failure, config, out)) from failure
+            raise Interrupted(_why(failure, config, out)) from failure
     if error := ray.get(board.error.remote()):
         out.write_json(ERROR, {"error": str(error)})
         raise error
@@ -260,10 +244,11 @@ def _progress(board: Any, pace: Pace | None) -> Iterator[None]:
     def show() -> None:
         while True:
             last = over.wait(SECONDS_TO_ANSWER if pace else SECONDS_BETWEEN_LOOKS)
-            for line in ray.get(board.take.remote()):
-                logger.info(line)
-            if pace and (reached := ray.get(board.reached.remote())):
-                ray.get(board.answer.remote(reached[0], pace.at(*reached)))
+            with suppress(ActorUnavailableError):  # a network that falters: ask again
+                for line in ray.get(board.take.remote()):
+                    logger.info(line)
+                if pace and (reached := ray.get(board.reached.remote())):
+                    ray.get(board.answer.remote(reached[0], pace.at(*reached)))
             if last:
                 return
 
@@ -355,8 +340,10 @@ class _Told:
 
         if self.is_first:
             ray.get(self._board.reach.remote(self.workers, step, self.last))
+        asked = 0
         while (word := ray.get(self._board.word.remote(step))) is None:
-            time.sleep(SECONDS_TO_ANSWER)
+            asked += 1
+            time.sleep(min(1.0, asked * SECONDS_TO_ANSWER))  # a validation takes its time, and workers may be many
         self.last |= word.more
         if self.tracker is not None and word.more:
             self.tracker.extend(step, word.more)

@@ -29,6 +29,18 @@ Keys = Mapping[str, bool]
 """Of runs' configs; whether one is drawn on a logarithmic axis."""
 
 
+def publish(project: str, group: str, objectives: Sequence[Objective], space: Mapping[str, Domain]) -> str | None:
+    """Build and save a sweep's workspace where this host's runs are online; return its address; see `save`."""
+    if not is_online():
+        return None
+    try:
+        workspace = build(project, group, objectives, space)
+    except Exception as error:  # of a package that is missing, or has become another one
+        logger.warning("The dashboard in W&B could not be made: %s: %s", type(error).__name__, error)
+        return None
+    return save(workspace)
+
+
 def build(
     project: str, group: str, objectives: Sequence[Objective], space: Mapping[str, Domain], entity: str = ""
 ) -> Any:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from raylab.errors import RaylabError, nearest
 from raylab.evaluate.plan import SUITE, EvaluateConfig
 from raylab.evaluate.plan import check as check_evaluation
-from raylab.train.plan import TrainConfig
+from raylab.train.plan import TrainConfig, absolute, absolute_path
 from raylab.train.plan import check as check_training
 from raylab.tune.results import Objective
-from raylab.tune.spaces import RULES, Domain, Fit, applied, check_space, space_of
+from raylab.tune.spaces import RULES, Domain, Fit, applied, check_space, space_of, with_field
 
 ALGORITHMS = ("random", "optuna")
 HELD_OUT = {
     "GitTask": "held_out/entity_exact",
     "MofiTask": "held_out/neighbour_top1",
     "ClipTask": "held_out/text_top1",
+    "MugTask": "held_out/caption_top1",
+    "SimClrTask": "held_out/view_top1",
 }
 """Task -> what a sweep without validation goes by."""
+FIXED = ("recipe", "steps", "out", "accelerator", "shared_disk")
+"""Fields that no space may name."""
 SCHEDULERS = ("asha", "none", "pbt")
 
 
@@ -94,12 +101,27 @@ class Sweep:
     @property
     def every(self) -> int:
         """Steps between two looks."""
-        return max(1, self.train.steps // self.config.schedule.looks)
+        return math.ceil(self.train.steps / self.config.schedule.looks)
+
+    @property
+    def trials(self) -> int:
+        """How many trials there are: those of each point of the grids."""
+        grids = [len(domain.values) for domain in self.space.values() if domain.kind == "grid_search"]
+        only_grids = bool(grids) and len(grids) == len(self.space)
+        return math.prod(grids) * (1 if only_grids else self.config.samples)
 
     @property
     def benchmarks(self) -> list[str]:
         """The names of the validation's benchmarks."""
-        return [name for name in SUITE if name in self.config.validate.suite.split(",")]
+        asked = {name.strip() for name in self.config.validate.suite.split(",")}
+        return [name for name in SUITE if name in asked]
+
+    def absolute(self) -> Sweep:
+        """Return the sweep with whole paths: its trials have working directories of their own."""
+        validate: Any = self.config.validate
+        for name in PLACES:
+            validate = with_field(validate, name, _absolute(_leaf(validate, name)))
+        return replace(self, train=absolute(self.train), config=replace(self.config, validate=validate))
 
     @property
     def name(self) -> str:
@@ -127,6 +149,36 @@ class Sweep:
         """Return the evaluation of a trial's model."""
         found = self.config.validate
         return replace(found, model=model, kb=found.kb or self.train.kb, out=found.out or model)
+
+
+PLACES = (
+    "data",
+    "kb",
+    "oven.questions",
+    "oven.images",
+    "oven.predictions",
+    "gpr1200.data",
+    "retrieval.data",
+    "zero_shot.data",
+    "zero_shot.titles",
+    "probe.train",
+    "probe.test",
+    "matching.memory",
+    "matching.data",
+    "label_quality.labels",
+)
+"""Fields of a validation that may be paths; several of them joined by commas."""
+
+
+def _leaf(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def _absolute(paths: str) -> str:
+    """Return whole paths for those that are there; what is no path, such as a built-in list's name, stays."""
+    return ",".join(absolute_path(one) if Path(one.partition("#")[0]).exists() else one for one in paths.split(","))
 
 
 def default_objective(sweep: Sweep) -> str:
@@ -182,26 +234,33 @@ def _check_numbers(sweep: Sweep) -> None:
 
 def _check_space(sweep: Sweep) -> None:
     config, space = sweep.config, sweep.space
-    for field_ in ("steps", "out"):
-        if field_ in space:
-            raise RaylabError(f"--space.{field_}: all trials of a sweep have the same {field_}.")
+    for name in space:
+        if name in FIXED or name.startswith(("parallel.", "checkpoint.", "track.")):
+            raise RaylabError(f"--space.{name}: all trials of a sweep have the same.")
     grids = [name for name, domain in space.items() if domain.kind == "grid_search"]
     if grids and (config.search.algorithm != "random" or config.schedule.scheduler == "pbt"):
         raise RaylabError(f"--space.{grids[0]} is a grid, which only --search.algorithm random knows: take choice().")
-    if config.schedule.scheduler == "pbt" and not space:
-        raise RaylabError("--schedule.scheduler pbt moves values: --space none has none.")
+    pbt = config.schedule.scheduler == "pbt"
+    if pbt and (not space or config.samples < 2):
+        raise RaylabError("--schedule.scheduler pbt moves values of several trials: it wants a space and --samples 2.")
+    if config.search.algorithm == "optuna" and (pbt or not space):
+        raise RaylabError("--search.algorithm optuna draws values: it wants a space, and no pbt, which moves them.")
     if len(config.objective) > 1 and config.search.algorithm != "optuna":
         raise RaylabError("--objective: only --search.algorithm optuna searches by more than one.")
 
 
 def _check_looks(sweep: Sweep) -> None:
     """Refuse an evaluation that cannot run, and an objective that nothing will give."""
-    validate = sweep.config.validate
-    asked = [name for name in validate.suite.split(",") if name]
-    if asked:
+    validate, gpus = sweep.config.validate, sweep.config.validate_gpus
+    asked = sweep.benchmarks
+    if validate.suite:
         check_evaluation(sweep.validation("model"))
         if validate.workers:
             raise RaylabError("--validate.workers: a trial validates in its own process; leave it 0.")
+        if "oven" in asked and not validate.oven.questions:
+            raise RaylabError("--validate.oven.questions is missing: OVEN's .jsonl files, or miniworld://.")
+    if gpus < 0 or bool(gpus) != validate.device.startswith("cuda"):
+        raise RaylabError("--validate-gpus says how much of a GPU --validate.device cuda has: give both, or neither.")
     for objective in sweep.objectives:
         room, _, rest = objective.name.partition("/")
         if room == "validation" and rest.partition("/")[0] not in asked:

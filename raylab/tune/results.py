@@ -1,8 +1,8 @@
 """What became of a sweep's trials, as their own folders tell: the same after a kill, and without Ray.
 
-trials/<id>/trial.json    what a trial is: when it was begun, and the values drawn for it
-trials/<id>/end.json      how it ended, where it did: finished, stopped (others did better) or failed, and why
-trials/<id>/curves.jsonl  the training run's curves; points that were looked at have the objectives
+trials/<id>/trial.json   the values drawn for it
+trials/<id>/looks.jsonl  the points of its curves at which it was looked at, with what its validation found
+trials/<id>/end.json     how it ended, where it did: finished, stopped (others did better) or failed, and why
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ from raylab.storage import Folder
 TRIALS = "trials"
 TRIAL = "trial.json"
 END = "end.json"
-CURVES = "curves.jsonl"
+LOOKS = "looks.jsonl"
+READERS = 16
+"""Trials that are read at a time."""
 
 Point = dict[str, float]
 """Of a trial's curves: name -> value, with ``step``."""
@@ -45,7 +48,7 @@ class TrialResult:
     id: str
     """Its folder's name."""
     number: int
-    """In the order in which trials were begun."""
+    """In the order in which trials were drawn."""
     values: Mapping[str, Any]
     """Field -> the value drawn for it."""
     status: str
@@ -67,19 +70,14 @@ class TrialResult:
         return float(self.points[-1].get(objective.name, math.nan)) if self.points else math.nan
 
 
-def read_trials(out: Folder, objective: Objective) -> list[TrialResult]:
-    """Return a sweep's trials in the order in which they were begun.
-
-    Args:
-        out: the sweep's folder.
-        objective: points that have it count as looked at.
-    """
+def read_trials(out: Folder) -> list[TrialResult]:
+    """Return the trials of a sweep's folder in the order in which they were drawn."""
     names = [name for name in out.names(TRIALS) if out.exists(f"{name}/{TRIAL}")]
-    begun = sorted((out.read_json(f"{name}/{TRIAL}")["begun"], name) for name in names)
-    return [_read(Folder(f"{out.uri}/{name}"), number, objective) for number, (_, name) in enumerate(begun)]
+    with ThreadPoolExecutor(READERS) as readers:  # a bucket takes its time for each
+        return list(readers.map(_read, [Folder(f"{out.uri}/{name}") for name in names], range(len(names))))
 
 
-def _read(folder: Folder, number: int, objective: Objective) -> TrialResult:
+def _read(folder: Folder, number: int) -> TrialResult:
     end = folder.read_json(END) if folder.exists(END) else {"status": "unfinished"}
     return TrialResult(
         id=folder.uri.rpartition("/")[2],
@@ -87,17 +85,19 @@ def _read(folder: Folder, number: int, objective: Objective) -> TrialResult:
         values=folder.read_json(TRIAL)["values"],
         status=end["status"],
         error=end.get("error", ""),
-        points=looked_at(folder, objective),
+        points=read_looks(folder),
         out=folder.uri,
     )
 
 
-def looked_at(run: Folder, objective: Objective) -> list[Point]:
-    """Return the points of a run's curves that have the objective."""
-    if not run.exists(CURVES):
-        return []
-    points = [json.loads(line) for line in run.read_bytes(CURVES).splitlines()]
-    return [point for point in points if objective.name in point]
+def generation(name: str) -> int:
+    """Return how often a trial had gone on from another one's weights when it got the folder of this name."""
+    return int(name.partition(".")[2] or 0)
+
+
+def read_looks(trial: Folder) -> list[Point]:
+    """Return a trial's looks so far."""
+    return [json.loads(line) for line in trial.read_bytes(LOOKS).splitlines()] if trial.exists(LOOKS) else []
 
 
 def best_trial(trials: Sequence[TrialResult], objective: Objective) -> TrialResult | None:

@@ -6,8 +6,9 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import ray
@@ -17,7 +18,7 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlg
 
 from raylab.ceiling import can_grow, resource
 from raylab.config import differences, to_dict
-from raylab.errors import RaylabError
+from raylab.errors import Interrupted, RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.session import READ_CPUS, plain_errors, session
 from raylab.storage import Folder
@@ -26,8 +27,8 @@ from raylab.train.accelerators.run import chips_of_worker
 from raylab.train.plan import TrainConfig
 from raylab.tune.finish import SUMMARY, finish
 from raylab.tune.plan import Sweep, check
-from raylab.tune.results import END, TRIALS, Objective
-from raylab.tune.spaces import Domain, shares_survey
+from raylab.tune.results import END, TRIAL, TRIALS, Objective, generation, read_trials
+from raylab.tune.spaces import Domain, shares_survey, within
 from raylab.tune.trial import SHARED, Trial, branch
 
 logger = logging.getLogger(__name__)
@@ -35,41 +36,57 @@ logger = logging.getLogger(__name__)
 SWEEP = "sweep.json"
 """In a sweep's folder: recipe, settings and space."""
 TUNE = "tune"
-"""In a sweep's folder: what Ray Tune keeps."""
+"""In a sweep's folder: what Ray Tune writes; a sweep that goes on does not need it."""
 FREE = ("concurrent", "retries")
 """Settings that may differ when a sweep goes on."""
 TRIAL_CPUS = 0.01
 """A trial's own process waits, or validates while its training waits."""
-SETTINGS = {"TUNE_GLOBAL_CHECKPOINT_S": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
-"""Ray Tune's: its state is written at each event, so that a kill loses none; no loggers beside ours."""
+SETTINGS = {
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # what Tune knows of a sweep is made again from its trials' folders
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has no metric
+}
+"""Ray Tune's own."""
 
 
 def run(sweep: Sweep) -> dict[str, Any]:
     """Sweep, or go on with what an earlier call with the same line began.
+
+    A sweep that goes on draws the same values again, in the same order, and each trial tells its looks again from its
+    folder: so schedulers and samplers know what they knew, whatever became of the driver.
 
     Returns:
         The summary, as it lies in `finish.SUMMARY`.
 
     Raises:
         RaylabError: anything that the user can put right; what was done stays. Trials that fail do not end a sweep.
+        Interrupted: of these, trials that are not at their end: the same line goes on.
     """
-    train = training.absolute(sweep.train)
-    sweep = replace(sweep, train=train)
+    sweep = sweep.absolute()
     check(sweep)
-    out = Folder(train.out)
+    out = Folder(sweep.train.out)
     _begin(sweep, out)
     if out.exists(SUMMARY):
         return out.read_json(SUMMARY)  # there is nothing left to do
+    train = sweep.train
     cpus = READ_CPUS + (sweep.config.concurrent or _fit_here(train)) * _needs(sweep)["CPU"]
     places = train.places() | sweep.config.validate.places()
     connected = session(cpus, worker_logs=False, places=places, shared_disk=train.shared_disk)
-    with connected, plain_errors(), _settings():
+    with connected, plain_errors(), _settings(sweep.config.search.seed):
         training.check_gpus(train)
+        at_once = concurrent(sweep)
+        check_population(sweep, at_once)
         if shares_survey(sweep.space):
             _survey_once(sweep, out)
-        tuner = _tuner(sweep, out, sweep.config.concurrent or concurrent(sweep))
-        tuner.fit()
+        _fit(_tuner(sweep, out, at_once))
     return finish(sweep, out)
+
+
+def _fit(tuner: tune.Tuner) -> None:
+    try:
+        tuner.fit()
+    except tune.TuneError as error:
+        raise Interrupted(f"Ray Tune gave up: {' '.join(str(error).split())[-500:]}. The same line goes on.") from error
 
 
 def _begin(sweep: Sweep, out: Folder) -> None:
@@ -108,27 +125,36 @@ def concurrent(sweep: Sweep) -> int:
     Raises:
         RaylabError: there is no room for one, and there never will be.
     """
-    room, needs = math.inf, _needs(sweep)
+    room, needs = math.inf, {name: needed for name, needed in _needs(sweep).items() if needed}
     for name, needed in needs.items():
-        if needed:
-            has = resource(name)
-            if has < needed and not can_grow():
-                raise RaylabError(
-                    f"A trial needs {needed:g} {name}s and this cluster has {has:g}: take fewer --parallel.workers, "
-                    "less --parallel.cpus or --parallel.gpus, or a larger cluster."
-                )
-            room = min(room, has // needed)
+        has = resource(name)
+        if has < needed and not can_grow():
+            raise RaylabError(
+                f"A trial needs {needed:g} {name}s and this cluster has {has:g}: take fewer --parallel.workers, "
+                "less --parallel.cpus or --parallel.gpus, or a larger cluster."
+            )
+        room = min(room, has // needed)
     if math.isinf(room):  # it can grow, and nobody can tell how far: as many as there is room for now
-        has_now = ray.cluster_resources()
-        room = min(has_now.get(name, 0.0) // needed for name, needed in needs.items() if needed)
-    return max(1, int(room))
+        now = ray.cluster_resources()
+        room = min(now.get(name, 0.0) // needed for name, needed in needs.items())
+    return max(1, int(min(room, sweep.config.concurrent or room)))
+
+
+def check_population(sweep: Sweep, at_once: int) -> None:
+    """Raise `RaylabError` where a population would not live at the same time: its worse half is told by comparing."""
+    if sweep.config.schedule.scheduler == "pbt" and sweep.trials > at_once:
+        raise RaylabError(
+            f"--schedule.scheduler pbt compares trials that run at a time: --samples {sweep.config.samples}, and there "
+            f"is room for {at_once}. Take fewer samples, less --parallel.cpus, or a larger cluster."
+        )
 
 
 @contextlib.contextmanager
-def _settings() -> Iterator[None]:
+def _settings(seed: int) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in SETTINGS}
     os.environ.update(SETTINGS)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    random.seed(seed)  # population based training draws from there
     try:
         yield
     finally:
@@ -150,34 +176,37 @@ def _tuner(sweep: Sweep, out: Folder, at_once: int) -> tune.Tuner:
         tune.with_parameters(TrialActor, sweep=sweep),
         {"cpu": TRIAL_CPUS, "gpu": sweep.config.validate_gpus},
     )
-    storage = out.uri if "://" in out.uri else out.path("")
-    folder = f"{storage.rstrip('/')}/{TUNE}"
-    if tune.Tuner.can_restore(folder):
-        return tune.Tuner.restore(folder, trainable, param_space=_param_space(sweep), resume_unfinished=True)
-    logger.info("%d trials at a time", at_once)
+    logger.info("%d trials, %d at a time", sweep.trials, at_once)
+    out.remove(TUNE)  # of an earlier start
+    name = _namer()
     return tune.Tuner(
         trainable,
-        param_space=_param_space(sweep),
+        param_space={field: _domain(domain) for field, domain in sweep.space.items()},
         tune_config=tune.TuneConfig(
             num_samples=_samples(sweep),
-            search_alg=_searcher(sweep, at_once),
+            search_alg=_searcher(sweep, out, at_once),
             scheduler=_scheduler(sweep),
-            trial_dirname_creator=_trial_name,
-            trial_name_creator=_trial_name,
+            trial_dirname_creator=name,
+            trial_name_creator=name,
         ),
         run_config=tune.RunConfig(
             name=TUNE,
-            storage_path=storage,
+            storage_path=out.uri if "://" in out.uri else out.path("").rstrip("/"),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=sweep.config.retries),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             callbacks=[Told(out, sweep.objectives)],
         ),
     )
 
 
-def _trial_name(trial: Any) -> str:
-    return trial.trial_id
+def _namer() -> Callable[[Any], str]:
+    """Return what names trials by their number: the same ones each time that a sweep is begun."""
+    names: dict[str, str] = {}
+
+    def name(trial: Any) -> str:
+        return names.setdefault(trial.trial_id, f"{len(names):05d}")
+
+    return name
 
 
 def _samples(sweep: Sweep) -> int:
@@ -185,17 +214,19 @@ def _samples(sweep: Sweep) -> int:
     return 1 if grids and all(grids) else sweep.config.samples
 
 
-def _searcher(sweep: Sweep, at_once: int) -> SearchAlgorithm | Searcher:
+def _searcher(sweep: Sweep, out: Folder, at_once: int) -> SearchAlgorithm | Searcher:
     search, objectives = sweep.config.search, sweep.objectives
     if search.algorithm == "random":
         return BasicVariantGenerator(max_concurrent=at_once, random_state=search.seed, constant_grid_search=True)
     from ray.tune.search.optuna import OptunaSearch
 
     several = len(objectives) > 1
+    drawn = [dict(trial.values) for trial in read_trials(out)]
     optuna = OptunaSearch(
         metric=[one.name for one in objectives] if several else objectives[0].name,
         mode=[one.mode for one in objectives] if several else objectives[0].mode,
         seed=search.seed,
+        points_to_evaluate=drawn or None,
     )
     return ConcurrencyLimiter(optuna, max_concurrent=at_once)
 
@@ -211,12 +242,9 @@ def _scheduler(sweep: Sweep) -> TrialScheduler:
     return PopulationBasedTraining(
         **by,
         perturbation_interval=grace,
-        hyperparam_mutations={field: _domain(domain) for field, domain in sweep.space.items()},
+        hyperparam_mutations={field: _mutations(domain) for field, domain in sweep.space.items()},
+        custom_explore_fn=partial(within, sweep.space),
     )
-
-
-def _param_space(sweep: Sweep) -> dict[str, Any]:
-    return {field: _domain(domain) for field, domain in sweep.space.items()}
 
 
 def _domain(domain: Domain) -> Any:
@@ -227,6 +255,11 @@ def _domain(domain: Domain) -> Any:
     return getattr(tune, domain.kind)(*domain.args)
 
 
+def _mutations(domain: Domain) -> Any:
+    """Return what a value of a population moves by: to a neighbour in a list, by a fifth of it otherwise."""
+    return list(domain.values) if domain.kind in ("powers_of_two", "choice") else _domain(domain)
+
+
 class TrialActor(tune.Trainable):
     """A `Trial` as Ray Tune calls it: a step is the way to the next look."""
 
@@ -235,17 +268,9 @@ class TrialActor(tune.Trainable):
         logging.getLogger("raylab").setLevel(logging.INFO)
         self._sweep, self._values = sweep, config
         self._root = Folder(sweep.train.out)
-        self._name = self._latest()
+        self._name = (generations(self._root, self.trial_name) or [self.trial_name])[-1]
         self._trial: Trial | None = None
         self._done = 0
-
-    def _generations(self) -> list[str]:
-        """Return the names of this trial's folders: it gets a new one where it goes on from another's weights."""
-        names = [name.rpartition("/")[2] for name in self._root.names(TRIALS)]
-        return sorted((name for name in names if name.partition(".")[0] == self.trial_id), key=_generation)
-
-    def _latest(self) -> str:
-        return (self._generations() or [self.trial_id])[-1]
 
     def _opened(self) -> Trial:
         if self._trial is None:
@@ -254,8 +279,13 @@ class TrialActor(tune.Trainable):
         return self._trial
 
     def step(self) -> dict[str, Any]:
-        """See ray.tune.Trainable."""
-        point, last = self._opened().look()
+        """See ray.tune.Trainable. A trial that failed for good is done; its folder says why."""
+        try:
+            point, last = self._opened().look()
+        except Interrupted:
+            raise
+        except RaylabError:
+            return {"step": self._done, "done": True}
         self._done = int(point["step"])
         return {**point, "step": self._done, "done": last}
 
@@ -267,15 +297,15 @@ class TrialActor(tune.Trainable):
         """Go on after a look of this trial, or from the weights of another one."""
         if not checkpoint:
             return
-        self._done = checkpoint["step"]
-        if checkpoint["trial"].partition(".")[0] != self.trial_id:
-            before = self._generations()
-            if before and not self._root.exists(place := f"{TRIALS}/{before[-1]}/{END}"):
-                self._root.write_json(place, {"status": "stopped"})
-            self._name = f"{self.trial_id}.{_generation(before[-1]) + 1 if before else 0}"
-            branch(self._root, checkpoint["trial"], self._done, self._name)
-        else:
-            self._name = checkpoint["trial"]
+        self._done, donor = checkpoint["step"], checkpoint["trial"]
+        if _number(donor) == self.trial_name:
+            self._name = donor
+            return
+        before = generations(self._root, self.trial_name)
+        if before and not self._root.exists(place := f"{TRIALS}/{before[-1]}/{END}"):
+            self._root.write_json(place, {"status": "stopped"})
+        self._name = f"{self.trial_name}.{generation(before[-1]) + 1 if before else 1}"
+        branch(self._root, donor, self._done, self._name, self._values)
 
     def cleanup(self) -> None:
         """See ray.tune.Trainable."""
@@ -283,50 +313,55 @@ class TrialActor(tune.Trainable):
             self._trial.stop()
 
 
-def _generation(name: str) -> int:
-    return int(name.partition(".")[2] or 0)
-
-
 class Told(tune.Callback):
-    """Tells people how trials go, and writes down how each of them ended."""
+    """Tells people how trials go, and writes down which of them were stopped."""
 
     def __init__(self, out: Folder, objectives: list[Objective]) -> None:
         self._out, self._objectives = out, objectives
+        self._begun: set[str] = set()
+        self._ended = 0
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
+        name = str(trial)
+        if name not in self._begun:
+            self._begun.add(name)
+            trial.config.update(self._values(name))  # a population's, where it went on with others than were drawn
         values = ", ".join(f"{field} {_short(value)}" for field, value in trial.config.items())
-        logger.info("trial %s: %s", trial.trial_id, values or "the recipe as it is")
+        logger.info("trial %s: %s", name, values or "the recipe as it is")
+
+    def _values(self, name: str) -> dict[str, Any]:
+        before = generations(self._out, name)
+        return self._out.read_json(f"{TRIALS}/{before[-1]}/{TRIAL}")["values"] if before else {}
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """See ray.tune.Callback."""
         values = ", ".join(f"{one.name} {_short(result.get(one.name))}" for one in self._objectives)
-        logger.info("trial %s: step %d  %s", trial.trial_id, result["step"], values)
+        logger.info("trial %s: step %d  %s", trial, result["step"], values)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
-        if self._ended(trial.trial_id, {"status": "stopped"})["status"] == "stopped":
-            logger.info("trial %s: ended early, others do better", trial.trial_id)
+        self._ended += 1
+        folder = f"{TRIALS}/{generations(self._out, str(trial))[-1]}"
+        if not self._out.exists(f"{folder}/{END}"):
+            self._out.write_json(f"{folder}/{END}", {"status": "stopped"})
+        end = self._out.read_json(f"{folder}/{END}")
+        how = {"stopped": "ended early: others do better", "failed": f"failed: {end.get('error')}"}
+        logger.info("trial %s %s (%d ended)", trial, how.get(end["status"], end["status"]), self._ended)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
-        end = self._ended(trial.trial_id, {"status": "failed", "error": _reason(trial)})
-        logger.warning("trial %s failed: %s", trial.trial_id, end.get("error"))
-
-    def _ended(self, trial_id: str, end: Mapping[str, str]) -> dict[str, str]:
-        """Note how a trial ended, where it did not do so itself; return how it did."""
-        names = [name for name in self._out.names(TRIALS) if name.rpartition("/")[2].partition(".")[0] == trial_id]
-        if not names:
-            return dict(end)
-        place = f"{sorted(names, key=lambda name: _generation(name.rpartition('/')[2]))[-1]}/{END}"
-        if not self._out.exists(place):
-            self._out.write_json(place, dict(end))
-        return self._out.read_json(place)
+        logger.warning("trial %s died: %s", trial, " ".join(str(trial.get_error()).split())[-500:])
 
 
-def _reason(trial: Any) -> str:
-    error = trial.get_error()
-    return " ".join(str(error).split())[-500:]
+def generations(out: Folder, trial: str) -> list[str]:
+    """Return the names of a trial's folders, oldest first: one more each time that it took another one's weights."""
+    names = [name.rpartition("/")[2] for name in out.names(TRIALS)]
+    return sorted((name for name in names if _number(name) == trial), key=generation)
+
+
+def _number(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _short(value: Any) -> str:

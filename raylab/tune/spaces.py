@@ -276,9 +276,15 @@ def shares_survey(space: Mapping[str, Domain]) -> bool:
     return not any(field.startswith(DATA_FIELDS) for field in space)
 
 
-def names_of(config: TrainConfig) -> Sequence[str]:
-    """Return the fields that a space may name."""
-    return [name for name, _ in leaves(config)] + list(RATES if _has_rates(config) else ())
+def within(space: Mapping[str, Domain], values: dict[str, Any]) -> dict[str, Any]:
+    """Return values that were moved, put back into their bounds; whole numbers stay whole."""
+    found = dict(values)
+    for field, domain in space.items():
+        if domain.kind in ("uniform", "loguniform", "randint", "lograndint"):
+            low, high = domain.edges
+            value = min(max(found[field], low), high)
+            found[field] = round(value) if "int" in domain.kind else value
+    return found
 
 
 GENERATIVE = {
@@ -291,12 +297,23 @@ GENERATIVE = {
 OVEN = {ENCODER_RATE: "grid_search(1e-7, 3e-7, 1e-6)"}
 """The rates among which the paper chooses for OVEN's questions; the decoder's follow at ten times these."""
 DUAL = {"optim.rate": "loguniform(1e-4, 3e-3)", "batch": "powers_of_two(1024, 16384)"}
+MASKED = {"optim.rate": "loguniform(3e-4, 6e-3)", "task.masked": "uniform(0.5, 0.9)"}
+VIEWS = {"optim.rate": "loguniform(3e-4, 6e-3)", "task.temperature": "loguniform(0.05, 0.5)"}
+CAPTION_WEIGHT = {"task.weights.caption": "loguniform(0.03, 1)"}
 SPACES: dict[str, dict[str, str]] = {
     "git_large": GENERATIVE,
     "ger_ald": GENERATIVE,
     "git_oven": OVEN,
     "clip_b16": DUAL,
     "mofi_b16": DUAL | {"optim.table_rate": "loguniform(1e-4, 1e-2)", "task.supervised_weight": "uniform(0, 1)"},
+    "mug_b16": MASKED | CAPTION_WEIGHT,
+    "mae_b16": MASKED,
+    "masked_caption_b16": MASKED,
+    "simclr_b16": VIEWS,
+    "mug_miniworld": MASKED | CAPTION_WEIGHT,
+    "mae_miniworld": MASKED,
+    "masked_caption_miniworld": MASKED,
+    "simclr_miniworld": VIEWS,
     "git_miniworld": {
         "optim.rate": "loguniform(3e-4, 1e-2)",
         "task.smoothing": "uniform(0, 0.3)",

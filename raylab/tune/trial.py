@@ -2,15 +2,14 @@
 
 Knows no Ray: the run is a function that is called in a thread, and calls back at each look.
 
-A trial that was killed begins again from its folder: looks that were made are given from its curves, the run goes on
-from its last checkpoint.
+A trial that was killed begins again from its folder: looks that were made are given from there, the run goes on from
+its last checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,13 +18,14 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from raylab.errors import OutOfMemory, RaylabError
+from raylab.errors import Interrupted, OutOfMemory, RaylabError
 from raylab.storage import Folder
+from raylab.tracking import CURVES
 from raylab.train.board import Pace, Point, Word
 from raylab.train.examples import EXAMPLES, POINTER, checkpoint_name
 from raylab.train.plan import TrainConfig
 from raylab.tune.plan import Sweep
-from raylab.tune.results import CURVES, END, TRIAL, TRIALS, looked_at
+from raylab.tune.results import END, LOOKS, TRIAL, TRIALS, read_looks
 from raylab.tune.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -45,60 +45,75 @@ class Trial:
     Args:
         sweep: what it belongs to.
         name: its folder's name below the sweep's `results.TRIALS`.
-        values: field -> the value drawn.
+        values: field -> the value drawn; one that was begun before has its own.
         train: makes the run.
 
     Raises:
-        RaylabError: it failed before.
+        RaylabError: the recipe refuses the values, or it failed before.
     """
 
     def __init__(self, sweep: Sweep, name: str, values: Mapping[str, Any], train: Train) -> None:
         root = Folder(sweep.train.out)
         self.name, self.out = name, Folder(f"{root.uri}/{TRIALS}/{name}")
         self._sweep, self._train = sweep, train
-        self.config = sweep.trial(values, self.out.uri)
-        self._begin(root, values)
+        self.config = self._begin(root, values)
         self._news: SimpleQueue[tuple[int, Point] | BaseException | None] = SimpleQueue()
         self._goes: SimpleQueue[bool] = SimpleQueue()
         self._thread: Thread | None = None
         self._waits = self._ended = self._stopped = False
         self._validation = Validation(sweep.benchmarks, sweep.validation)
         made = self.out.read_json(POINTER)["step"] if self.out.exists(POINTER) else 0
-        self._seen = deque(point for point in looked_at(self.out, sweep.objectives[0]) if point["step"] <= made)
+        self._looks = [point for point in read_looks(self.out) if point["step"] <= made]
+        self._untold = deque(self._looks)
 
-    def _begin(self, root: Folder, values: Mapping[str, Any]) -> None:
+    def _begin(self, root: Folder, values: Mapping[str, Any]) -> TrainConfig:
+        """Write down what the trial is, first of all: it is accounted for whatever comes. Return its config."""
         if not self.out.exists(TRIAL):
-            self.out.write_json(TRIAL, {"begun": time.time(), "values": dict(values)})
-        if self.out.exists(END):
-            end = self.out.read_json(END)
-            if end["status"] == "failed":
-                raise RaylabError(end["error"])
-            self.out.remove(END)  # it goes on
+            self.out.write_json(TRIAL, {"values": dict(values)})
+        if self.out.exists(END) and (end := self.out.read_json(END))["status"] == "failed":
+            raise RaylabError(end["error"])
+        try:
+            config = self._sweep.trial(self.out.read_json(TRIAL)["values"], self.out.uri)
+        except RaylabError as error:
+            self._fail(error)
+            raise
         for name in root.names(SHARED):
             file = name.rpartition("/")[2]
             if not self.out.exists(file):
                 self.out.write_bytes(file, root.read_bytes(name))
+        return config
+
+    def _fail(self, error: RaylabError) -> None:
+        self.out.write_json(END, {"status": "failed", "error": str(error)})
 
     def go_on_after(self, step: int) -> None:
-        """Give no look up to this step again: it was taken."""
-        self._seen = deque(point for point in self._seen if point["step"] > step)
+        """Tell no look up to this step again."""
+        self._untold = deque(point for point in self._untold if point["step"] > step)
 
     def look(self) -> tuple[Point, bool]:
         """Train to the next look; return its point, with ``step``, and whether it is the last.
 
+        The last one of a trial that was stopped before is where it was stopped.
+
         Raises:
-            RaylabError: the run ended for good. The reason lies in the trial's folder, too.
+            RaylabError: the run ended for good, and the reason lies in the trial's folder; or `Interrupted`: it goes on
+                when it is begun again.
         """
         try:
-            point = self._seen.popleft() if self._seen else self._next()
+            point = self._untold.popleft() if self._untold else self._next()
             last = int(point["step"]) == self.config.steps
             if last:
                 self._finish()
             self._check(point)
-        except RaylabError as error:
-            self.out.write_json(END, {"status": "failed", "error": str(error)})
+        except Interrupted:
             raise
-        return point, last
+        except RaylabError as error:
+            self._fail(error)
+            raise
+        return point, last or (not self._untold and self._was_stopped())
+
+    def _was_stopped(self) -> bool:
+        return self.out.exists(END) and self.out.read_json(END)["status"] == "stopped"
 
     def _check(self, point: Point) -> None:
         for objective in self._sweep.objectives:
@@ -107,7 +122,10 @@ class Trial:
                 raise RaylabError(f"--objective {objective.name} is not among what a trial tells: {known}.")
 
     def _next(self) -> Point:
-        return self._take() or self._late()
+        point = self._take() or self._late()
+        self._looks.append(point)
+        self.out.write_bytes(LOOKS, "".join(f"{json.dumps(one)}\n" for one in self._looks).encode())
+        return point
 
     def _take(self) -> Point | None:
         """Let the run go on to its next look; return that, or None where the run came to its end instead."""
@@ -120,6 +138,11 @@ class Trial:
             return None
         self._waits = True
         return {"step": news[0], **news[1]}
+
+    def _late(self) -> Point:
+        """Return the last look of a run that was killed between its last step and that look."""
+        last = self.out.read_bytes(CURVES).decode().splitlines()[-1]
+        return json.loads(last) | self._validation(self._write_model)
 
     def _go(self, goes: bool) -> None:
         """Begin the run, or tell it to go on or to end."""
@@ -169,13 +192,6 @@ class Trial:
 
         write_model(Run(self.config, self.out.read_json(EXAMPLES)), folder)
 
-    def _late(self) -> Point:
-        """Return the last look of a run that was killed after its last step, before it was validated."""
-        *before, last = self.out.read_bytes(CURVES).decode().splitlines()
-        point = json.loads(last) | self._validation(self._write_model)
-        self.out.write_bytes(CURVES, "".join(f"{line}\n" for line in [*before, json.dumps(point)]).encode())
-        return point
-
     def _finish(self) -> None:
         """Let the run write its model and end."""
         while not self._ended:
@@ -190,7 +206,7 @@ class Trial:
             self._thread.join(SECONDS_TO_END)
 
 
-def branch(root: Folder, donor: str, step: int, name: str) -> None:
+def branch(root: Folder, donor: str, step: int, name: str, values: Mapping[str, Any]) -> None:
     """Let a trial that has not begun go on from another one's checkpoint.
 
     Args:
@@ -198,11 +214,13 @@ def branch(root: Folder, donor: str, step: int, name: str) -> None:
         donor: the other one's name.
         step: of the checkpoint.
         name: the trial's.
+        values: the trial's.
     """
     source, target = Folder(f"{root.uri}/{TRIALS}/{donor}"), Folder(f"{root.uri}/{TRIALS}/{name}")
     checkpoint = checkpoint_name(step)
     source.fs.copy(f"{source.path(checkpoint)}/", f"{target.path(checkpoint)}/", recursive=True)
     target.write_json(POINTER, {"step": step})
+    target.write_json(TRIAL, {"values": dict(values)})
 
 
 def smaller_passes(config: TrainConfig) -> TrainConfig | None:

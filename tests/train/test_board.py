@@ -48,6 +48,16 @@ def test_workers_wait_until_they_are_told() -> None:
     assert board.word(4) == (False, {"validation/HM": 0.5})
 
 
+def test_an_answer_that_comes_late_wakes_nobody_else() -> None:
+    board = Board()
+    board.begin("first")
+    board.reach("first", 4, {})
+    board.begin("second")  # begun again from step 4, while somebody looks at it
+    board.reach("second", 8, {})
+    board.answer(4, Word(goes=True, more={}))
+    assert board.reached() == (8, {})
+
+
 def test_a_checkpoint_of_those_that_were_replaced_is_not_named_and_removes_none(tmp_path: Path) -> None:
     def check_ours() -> None:
         raise RuntimeError("others have taken over")

@@ -12,6 +12,7 @@ from train.runs import prepared, small
 from train.training_store import Store
 
 from raylab.storage import Folder
+from raylab.tracking import CURVES
 from raylab.train.board import Pace
 from raylab.train.export import export
 from raylab.train.loop import Curve
@@ -19,7 +20,6 @@ from raylab.train.plan import TrackConfig, TrainConfig
 from raylab.train.run import SUMMARY
 from raylab.train.worker import Halted, read_here, work
 from raylab.tune.plan import ScheduleConfig, Sweep, SweepConfig
-from raylab.tune.results import CURVES
 
 
 def sweep(

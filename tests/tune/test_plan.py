@@ -39,14 +39,22 @@ def test_the_usual_sweep_of_each_recipe_is_sound(recipe: str) -> None:
         ({"samples": 0}, "--samples 0"),
         ({"schedule": ScheduleConfig(keep=1)}, "--schedule.keep 1"),
         ({"schedule": ScheduleConfig(looks=301)}, "more looks than steps"),
-        ({"space": {"steps": "choice(1, 2)"}}, "have the same steps"),
+        ({"space": {"steps": "choice(1, 2)"}}, "have the same"),
         ({"space": {"batch": "grid_search(16, 32)"}, "search": SearchConfig("optuna")}, "is a grid"),
         ({"objective": ("a", "b")}, "only --search.algorithm optuna"),
         ({"objective": ("validation/oven/every-question/final/HM",)}, "--validate.suite has no 'oven'"),
         ({"validate": EvaluateConfig(suite="ovn", plots=False)}, "Did you mean 'oven'"),
         ({"validate": replace(OVEN, workers=2)}, "in its own process"),
         ({"validate": EvaluateConfig(suite="retrieval", plots=False)}, "--objective is missing"),
-        ({"schedule": ScheduleConfig("pbt"), "space": {"": "none"}}, "moves values"),
+        ({"schedule": ScheduleConfig("pbt"), "space": {"": "none"}}, "wants a space"),
+        ({"schedule": ScheduleConfig("pbt"), "samples": 1}, "--samples 2"),
+        ({"schedule": ScheduleConfig("pbt"), "search": SearchConfig("optuna")}, "no pbt"),
+        ({"search": SearchConfig("optuna"), "space": {"": "none"}}, "wants a space"),
+        ({"space": {"parallel.workers": "choice(1, 2)"}}, "have the same"),
+        ({"space": {"checkpoint.every": "choice(1, 2)"}}, "have the same"),
+        ({"validate": replace(OVEN, device="cuda")}, "give both, or neither"),
+        ({"validate_gpus": 0.5}, "give both, or neither"),
+        ({"validate": EvaluateConfig(suite="oven", plots=False)}, "--validate.oven.questions is missing"),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_way_out(settings: dict[str, Any], complaint: str) -> None:
@@ -64,6 +72,25 @@ def test_an_objective_of_held_out_rows_wants_such_rows() -> None:
 def test_the_objective_is_the_validations_harmonic_mean_where_there_is_one() -> None:
     assert [one.name for one in sweep(validate=OVEN).objectives] == ["validation/oven/every-question/final/HM"]
     assert [one.name for one in sweep().objectives] == ["held_out/entity_exact"]
+
+
+def test_grids_are_gone_through_in_full() -> None:
+    grids = {"": "none", "batch": "grid_search(16, 32)", "seed": "grid_search(1, 2, 3)"}
+    assert sweep(space=grids, samples=8).trials == 6
+    assert sweep(space=grids | {"task.smoothing": "uniform(0, 0.1)"}, samples=8).trials == 48
+    assert sweep(samples=8).trials == 8
+
+
+def test_paths_are_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).touch()
+    oven = OvenConfig("a.jsonl,b.jsonl,s3://bucket/c.jsonl")
+    made = sweep(validate=replace(OVEN, oven=oven, data="miniworld://?rows=3")).absolute()
+    assert made.config.validate.oven.questions == f"{tmp_path}/a.jsonl,{tmp_path}/b.jsonl,s3://bucket/c.jsonl"
+    assert made.config.validate.data == "miniworld://?rows=3"
+    assert made.config.validate.zero_shot == OVEN.zero_shot
+    assert made.train.labels == f"{tmp_path}/labels"
 
 
 def test_a_trial_is_looked_at_where_it_is_saved_and_belongs_to_the_sweeps_group(tmp_path: Path) -> None:

@@ -36,11 +36,11 @@ def test_a_sweep_ends_with_all_trials_accounted_for_and_the_best_as_a_recipe(
     monkeypatch.setenv("WANDB_MODE", "offline")
     caplog.set_level("INFO", logger="raylab")
     schedule = ScheduleConfig(looks=3, keep=2)
-    made = tracked(sweep(store, tmp_path, space=RATES | {"batch": "choice(16, 32)"}, samples=4, schedule=schedule))
+    made = tracked(sweep(store, tmp_path, space=RATES | {"batch": "choice(16, 32)"}, samples=3, schedule=schedule))
     summary = run(made)
-    trials = read_trials(Folder(str(tmp_path)), made.objectives[0])
-    assert summary["trials"] == len(trials) == 4
-    assert summary["finished"] + summary.get("stopped", 0) == 4
+    trials = read_trials(Folder(str(tmp_path)))
+    assert summary["trials"] == len(trials) == 3
+    assert summary["finished"] + summary.get("stopped", 0) == 3
     assert {trial.status for trial in trials} <= {"finished", "stopped"}
     for trial in trials:
         folder = Path(trial.out)
@@ -56,7 +56,7 @@ def test_a_sweep_ends_with_all_trials_accounted_for_and_the_best_as_a_recipe(
     before = (tmp_path / "summary.json").stat().st_mtime_ns
     assert run(made) == summary  # the same line again: nothing is left to do
     assert (tmp_path / "summary.json").stat().st_mtime_ns == before
-    with pytest.raises(RaylabError, match=r"sweep.samples: 4 -> 5"):
+    with pytest.raises(RaylabError, match=r"sweep.samples: 3 -> 5"):
         run(replace(made, config=replace(made.config, samples=5)))
 
 
@@ -78,10 +78,15 @@ def test_trials_take_turns_on_a_small_cluster_and_one_that_never_fits_is_refused
 @pytest.mark.timeout(900)
 def test_a_population_goes_on_from_its_better_half(ray_cluster: None, store: Store, tmp_path: Path) -> None:
     schedule = ScheduleConfig("pbt", looks=6)
-    made = sweep(store, tmp_path, space=RATES, samples=4, schedule=schedule)
-    summary = run(made)
+    made = sweep(store, tmp_path, space=RATES | {"batch": "choice(8, 16, 32)"}, samples=4, schedule=schedule)
+    with pytest.raises(RaylabError, match="there is room for 3"):
+        run(made)
+    made = replace(made, train=replace(made.train, parallel=replace(made.train.parallel, cpus=0.5)))
+    summary = run(replace(made, train=replace(made.train, out=str(tmp_path / "sweep"))))
     assert summary["finished"] >= 4
-    trials = read_trials(Folder(str(tmp_path)), made.objectives[0])
+    trials = read_trials(Folder(str(tmp_path / "sweep")))
+    assert {trial.values["batch"] for trial in trials} <= {8, 16, 32}
+    assert all(1e-4 <= trial.values["optim.rate"] <= 1e-2 for trial in trials)
     born = [trial for trial in trials if "." in trial.id]
     assert born  # somebody was replaced
     for trial in born:
@@ -113,5 +118,5 @@ def test_optuna_searches_by_two_objectives(ray_cluster: None, store: Store, tmp_
     summary = run(made)
     assert summary["finished"] == 3
     assert set(summary["objective"]) == set(names)
-    for trial in read_trials(Folder(str(tmp_path)), made.objectives[0]):
+    for trial in read_trials(Folder(str(tmp_path))):
         assert all(name in trial.points[-1] for name in names)

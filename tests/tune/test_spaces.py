@@ -21,6 +21,7 @@ from raylab.tune.spaces import (
     shares_survey,
     space_of,
     take_space,
+    within,
 )
 
 
@@ -133,3 +134,11 @@ def test_trials_that_learn_from_other_rows_share_no_survey() -> None:
     assert shares_survey(parse_space({"batch": "choice(1, 2)", "task.smoothing": "uniform(0, 1)"}))
     assert not shares_survey(parse_space({"data.rows": "choice(labelled, all)"}))
     assert not shares_survey(parse_space({"task.targets.rationale": "choice(0, 1)"}))
+
+
+def test_values_that_a_population_moved_stay_within_their_bounds() -> None:
+    space = parse_space(
+        {"a": "uniform(0, 1)", "b": "loguniform(1e-4, 1e-2)", "c": "randint(2, 8)", "d": "choice(x, y)"}
+    )
+    assert within(space, {"a": 1.2, "b": 8e-5, "c": 2.4, "d": "x"}) == {"a": 1, "b": 1e-4, "c": 2, "d": "x"}
+    assert within(space, {"a": 0.4, "b": 5e-3, "c": 9.6, "d": "y"}) == {"a": 0.4, "b": 5e-3, "c": 7, "d": "y"}

@@ -13,13 +13,15 @@ import torch
 from train.training_store import Store
 from tune.small import sweep, train_here
 
-from raylab.errors import OutOfMemory, RaylabError
+from raylab.errors import Interrupted, OutOfMemory, RaylabError
 from raylab.evaluate.models import DecodingConfig
 from raylab.evaluate.oven import OvenConfig
 from raylab.evaluate.plan import EvaluateConfig
 from raylab.storage import Folder
 from raylab.tasks.base import TaskContext
 from raylab.tasks.mofi import MofiLearner, MofiTask
+from raylab.train.board import Pace
+from raylab.train.plan import TrainConfig
 from raylab.tune.plan import Sweep
 from raylab.tune.results import Objective, best_trial, read_trials
 from raylab.tune.trial import Trial, branch
@@ -49,7 +51,7 @@ def test_a_trial_waits_at_each_look_and_leaves_a_model(store: Store, tmp_path: P
     assert sorted(losses(trial.out)) == [1, 2]  # no step was made while nobody said go on
     assert finished(trial) == [4, 6]
     assert trial.out.exists("model/open_clip_config.json")
-    (told,) = read_trials(Folder(str(tmp_path)), TOP1)
+    (told,) = read_trials(Folder(str(tmp_path)))
     assert (told.status, told.step, told.values) == ("finished", 6, {"optim.rate": 1e-3})
     assert best_trial([told], TOP1) is told
 
@@ -63,7 +65,7 @@ def test_a_trial_that_is_stopped_keeps_its_checkpoint_and_goes_on_to_the_same_lo
     part.look()
     part.stop()
     assert sorted(losses(part.out)) == [1, 2]
-    assert read_trials(Folder(str(tmp_path / "part")), TOP1)[0].status == "unfinished"
+    assert read_trials(Folder(str(tmp_path / "part")))[0].status == "unfinished"
     again = Trial(sweep(store, tmp_path / "part"), "a", {}, train_here)
     assert finished(again) == [2, 4, 6]  # the look that was made is told again, without a step
     assert losses(again.out) == losses(whole.out)
@@ -78,8 +80,8 @@ def test_a_trial_goes_on_from_another_ones_weights_at_its_own_rate(store: Store,
     donor.look()
     donor.look()
     donor.stop()
-    branch(Folder(str(tmp_path)), "donor", 4, "other.1")
-    other = Trial(made, "other.1", {"optim.rate": 5e-4}, train_here)
+    branch(Folder(str(tmp_path)), "donor", 4, "other.1", {"optim.rate": 5e-4})
+    other = Trial(made, "other.1", {}, train_here)
     assert finished(other) == [6]
     (point,) = [json.loads(line) for line in other.out.read_bytes("curves.jsonl").splitlines() if b'"step": 5,' in line]
     assert 0 < point["rate/matrices"] < 5e-4
@@ -89,7 +91,7 @@ def test_a_loss_that_is_no_number_fails_the_trial_with_the_reason_and_for_good(s
     made = sweep(store, tmp_path)
     with pytest.raises(RaylabError, match=r"is nan after step|is inf after step"):
         finished(Trial(made, "a", {"optim.rate": 1e20, "optim.clip_norm": 0.0}, train_here))
-    (told,) = read_trials(Folder(str(tmp_path)), TOP1)
+    (told,) = read_trials(Folder(str(tmp_path)))
     assert told.status == "failed"
     assert "after step" in told.error
     assert best_trial([told], TOP1) is None
@@ -149,8 +151,37 @@ def test_benchmarks_join_a_look(store: Store, tmp_path: Path) -> None:
         for portion in ("seen", "unseen"):
             assert 0 <= point[f"validation/oven/every-question/{split}/{portion}/accuracy"] <= 1
     assert point["validation/oven/every-question/final/HM"] == pytest.approx(
-        read_trials(Folder(str(tmp_path)), made.objectives[0])[0].value(made.objectives[0])
+        read_trials(Folder(str(tmp_path)))[0].value(made.objectives[0])
     )
+
+
+def test_values_that_the_recipe_refuses_are_accounted_for(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(RaylabError, match="below 1"):
+        Trial(sweep(store, tmp_path, "git_miniworld"), "a", {"task.smoothing": 2.0}, train_here)
+    (told,) = read_trials(Folder(str(tmp_path)))
+    assert (told.status, told.values) == ("failed", {"task.smoothing": 2.0})
+    assert "below 1" in told.error
+
+
+def test_a_trial_that_others_ended_stays_ended(store: Store, tmp_path: Path) -> None:
+    trial = Trial(sweep(store, tmp_path), "a", {}, train_here)
+    trial.look()
+    trial.look()
+    trial.stop()
+    trial.out.write_json("end.json", {"status": "stopped"})
+    again = Trial(sweep(store, tmp_path), "a", {}, train_here)
+    assert finished(again) == [2, 4]
+    assert sorted(losses(again.out)) == [1, 2, 3, 4]
+
+
+def test_what_machines_ended_goes_on(store: Store, tmp_path: Path) -> None:
+    def dies(config: TrainConfig, pace: Pace) -> dict[str, Any]:
+        raise Interrupted("Workers died.")
+
+    with pytest.raises(Interrupted):
+        Trial(sweep(store, tmp_path), "a", {}, dies).look()
+    assert read_trials(Folder(str(tmp_path)))[0].status == "unfinished"
+    assert finished(Trial(sweep(store, tmp_path), "a", {}, train_here)) == [2, 4, 6]
 
 
 def test_an_objective_that_nothing_gives_fails_the_trial_with_what_there_is(store: Store, tmp_path: Path) -> None:
@@ -168,4 +199,4 @@ def test_a_broken_knowledge_base_fails_the_trial_and_leaves_nobody_waiting(store
     with pytest.raises(RaylabError, match="knowledge base"):
         trial.look()
     trial.stop()
-    assert read_trials(Folder(str(tmp_path / "sweep")), TOP1)[0].status == "failed"
+    assert read_trials(Folder(str(tmp_path / "sweep")))[0].status == "failed"
