@@ -12,6 +12,7 @@ from raylab.errors import RaylabError
 from raylab.label import plan as label_plan
 from raylab.label.plan import LabelConfig
 from raylab.schema import Reason
+from raylab.tracking import TrackingConfig
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,14 @@ class RewConfig(LabelConfig):
         return super().places() | files
 
     def labeling(self, out: str) -> LabelConfig:
-        """Return the labeling run that makes the candidates. Rare entities are cut after annotation, not before."""
+        """Return the labeling run that makes the candidates. Rare entities are cut after annotation, not before.
+
+        W&B is told of the annotation run alone.
+        """
         own = {one.name: getattr(self, one.name) for one in fields(LabelConfig)}
         store = replace(self.store, min_entity_images=1)
-        return LabelConfig(**own | {"out": out, "store": store, "recipe": f"{self.recipe}: candidates"})
+        changed = {"out": out, "store": store, "track": TrackingConfig(), "recipe": f"{self.recipe}: candidates"}
+        return LabelConfig(**own | changed)
 
     def load_prompts(self) -> dict[str, Prompt]:
         """Return the prompts by the part they play: ``describe`` (with a describer), ``first``, ``questions``.
@@ -194,6 +199,7 @@ class AblationConfig(RewConfig):
     def targets(self) -> dict[str, RewConfig]:
         """Return the annotation run behind each target but the first, under ``<out>/<target>``."""
         own = {one.name: getattr(self, one.name) for one in fields(RewConfig)}
+        track = replace(self.track, group=self.track.group or self.out.rstrip("/").rsplit("/", 1)[-1])
         first = {"llm_alone": self.alone, "corrected_bare": self.bare, "corrected": self.prompts.first}
         return {
             target: RewConfig(
@@ -202,6 +208,7 @@ class AblationConfig(RewConfig):
                     "recipe": f"{self.recipe}: {target}",
                     "out": f"{self.out.rstrip('/')}/{target}",
                     "prompts": replace(self.prompts, first=prompt, questions=""),
+                    "track": track,
                 }
             )
             for target, prompt in first.items()

@@ -14,6 +14,7 @@ from raylab.evaluate.oven import OvenConfig
 from raylab.evaluate.probe import ProbeConfig
 from raylab.evaluate.retrieval import RetrievalConfig
 from raylab.evaluate.zero_shot import ZeroShotConfig
+from raylab.tracking import TrackingConfig, check_installed
 
 SUITE = ("oven", "gpr1200", "retrieval", "zero_shot", "probe", "matching", "label_quality")
 """All benchmarks, in the order of the table."""
@@ -58,6 +59,8 @@ class EvaluateConfig:
     """CPUs that each worker reserves."""
     plots: bool = True
     """Draw the curves, the worst pairs and the sheets of images."""
+    track: TrackingConfig = field(default_factory=TrackingConfig)
+    """W&B."""
     oven: OvenConfig = field(default_factory=OvenConfig)
     gpr1200: RetrievalConfig = field(default_factory=RetrievalConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
@@ -109,6 +112,7 @@ def check(config: EvaluateConfig) -> list[str]:
         raise RaylabError("--model is missing: a model's folder, a training run's folder, or an open_clip name.")
     if "oven" in names and not config.oven.predictions and not config.kb:
         raise RaylabError("--kb is missing: the knowledge base whose entities answer oven's questions.")
+    check_installed(config.track)
     config.model_config()  # refuses numbers that make no sense
     if config.workers < 0 or config.oven.top < 1:
         raise RaylabError("--workers must be 0 or more; --oven.top 1 or more.")

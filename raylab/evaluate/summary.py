@@ -13,6 +13,7 @@ from raylab.config import to_dict
 from raylab.evaluate.base import Benchmark, Outcome
 from raylab.evaluate.plan import EvaluateConfig
 from raylab.evaluate.report import write_report
+from raylab.evaluate.tracked import track
 from raylab.storage import Folder
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def explain(
     *,
     seconds: float,
 ) -> dict[str, Any]:
-    """Write scores.json, the benchmarks' own files, plots and report.html.
+    """Write scores.json, the benchmarks' own files, plots and report.html; tell W&B where it is asked.
 
     Args:
         config: the run's.
@@ -59,6 +60,7 @@ def explain(
     summary["plots"] = list(plots)
     folder.write_json("scores.json", summary)
     write_report(folder, summary, plots)
+    track(config, folder, summary, plots)
     return summary
 
 

@@ -16,6 +16,7 @@ from raylab.label.select import SelectConfig
 from raylab.label.step import StepConfig
 from raylab.sources.base import SourceConfig
 from raylab.storage import is_one_hosts
+from raylab.tracking import TrackingConfig, check_installed
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class LabelConfig:
     """Actors and resources; they do not change the labels."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """Segments and the second pass."""
+    track: TrackingConfig = field(default_factory=TrackingConfig)
+    """W&B."""
     prices: Prices = field(default_factory=Prices)
     """For --dry-run."""
     dry_run: bool = False
@@ -122,7 +125,7 @@ class LabelConfig:
         return found | {"--select.leak.images": next(local, "")}
 
 
-NOT_IN_LABELS = ("recipe", "kb", "out", "shared_disk", "pools", "prices", "dry_run", "rows")
+NOT_IN_LABELS = ("recipe", "kb", "out", "shared_disk", "pools", "track", "prices", "dry_run", "rows")
 """Fields of `LabelConfig` that may change between a run and its resumption."""
 
 
@@ -169,13 +172,14 @@ def check(config: LabelConfig) -> None:
     """Refuse a config that cannot run, before anything is started.
 
     Raises:
-        RaylabError: --source, --kb or --out is missing, or an address holds a password.
+        RaylabError: --source, --kb or --out is missing, an address holds a password, or W&B is not installed.
     """
     given = {"source": config.source.uri, "kb": config.kb, "out": config.out}
     for name, value in given.items():
         if not value:
             raise RaylabError(f"--{name} is missing: python jobs/label.py --source URI --kb DIR --out DIR")
     refuse_passwords(given.values())
+    check_installed(config.track)
 
 
 def refuse_passwords(addresses: Iterable[str]) -> None:

@@ -43,7 +43,7 @@ def write_report(  # noqa: PLR0917 - the parts of a run, in the order in which t
     rejects: ds.Dataset,
     source: Source,
     limits: Limits,
-) -> None:
+) -> list[Exhibit]:
     """Write ``report.html`` into a finished run's folder.
 
     Args:
@@ -56,6 +56,9 @@ def write_report(  # noqa: PLR0917 - the parts of a run, in the order in which t
         source: gives the bytes of the sampled images.
         limits: what images are accepted.
 
+    Returns:
+        The rows that are shown.
+
     Raises:
         RaylabError: the folder cannot be written.
     """
@@ -67,6 +70,7 @@ def write_report(  # noqa: PLR0917 - the parts of a run, in the order in which t
     audit = folder.read_json(AUDIT) if folder.exists(AUDIT) else None
     html = render_report(summary, config, found, samples, counts, audit)
     folder.write_bytes("report.html", html.encode("utf-8", "replace"))
+    return [make_exhibit(group, samples) for group in in_order(found.groups, summary)]
 
 
 def render_report(  # noqa: PLR0917 - the parts of a page

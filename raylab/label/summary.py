@@ -19,6 +19,7 @@ from raylab.label.card import write_card
 from raylab.label.plan import LabelConfig
 from raylab.label.report import write_report
 from raylab.label.store import LabelStore
+from raylab.label.tracked import track
 from raylab.schema import SCHEMA_VERSION
 from raylab.sources.base import Source
 from raylab.storage import Folder
@@ -38,7 +39,7 @@ def explain(
     *,
     step_seconds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Write summary.json, README.md and report.html beside the labels of a finished run.
+    """Write summary.json, README.md and report.html beside the labels of a finished run; tell W&B of it.
 
     Args:
         config: the run's.
@@ -56,7 +57,8 @@ def explain(
     summary = summarise(config, kb, store, seconds, step_seconds or {})
     folder.write_json("summary.json", summary)
     write_card(folder, summary, to_dict(config))
-    write_report(folder, summary, labels, rejects, source, config.source.limits)
+    exhibits = write_report(folder, summary, labels, rejects, source, config.source.limits)
+    track(config, folder, summary, exhibits)
     return summary
 
 

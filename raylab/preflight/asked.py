@@ -89,9 +89,10 @@ def _models_of_task(task: Any) -> dict[str, Model]:
     if checkpoint := getattr(task, "pretrained", None):  # brings encoder and tokenizer
         return {"--task.pretrained": Model("tokenizer", checkpoint)}
     encoder, found = task.encoder, {}
-    if encoder.pretrained or ("/" in encoder.name and not encoder.from_scratch) or "://" in encoder.name:
+    is_clip = hasattr(encoder, "from_scratch")
+    if is_clip and (encoder.pretrained or ("/" in encoder.name and not encoder.from_scratch) or "://" in encoder.name):
         found["--task.encoder"] = Model("clip", encoder.name, encoder.pretrained)
-    if tokenizer := getattr(task, "tokenizer", None):
+    if (tokenizer := getattr(task, "tokenizer", None)) and getattr(task, "writes", True):
         found["--task.tokenizer"] = Model("tokenizer", tokenizer.name)
     return found
 

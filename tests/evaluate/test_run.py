@@ -5,6 +5,7 @@ import re
 import pytest
 from evaluate.small_git import saved_git
 from train.training_store import make_store
+from wandb_files import read_wandb, wandb_folders
 
 from raylab.config import parse
 from raylab.errors import RaylabError
@@ -112,15 +113,18 @@ def test_the_table_and_the_headline_hold_every_score(finished):
     assert shown.splitlines()[-1].endswith("report.html")
 
 
-def test_plots_lie_in_the_folder_and_in_the_report(tmp_path):
+def test_plots_lie_in_the_folder_in_the_report_and_in_wandb(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="plots need matplotlib")
     line = ["--recipe", "smoke", "--plots", "--suite", "retrieval", "--out", str(tmp_path)]
-    line += ["--data", "miniworld://?rows=150"]
+    line += ["--data", "miniworld://?rows=150", "--track.project", "flags"]
+    monkeypatch.setenv("WANDB_MODE", "offline")
     summary = run(parse(EVALUATE, "smoke", line, ""))
     assert len(summary["plots"]) == 3
     html = (tmp_path / "report.html").read_text()
     for name in summary["plots"]:
         assert base64.b64encode((tmp_path / name).read_bytes()).decode() in html
+    (told,) = map(read_wandb, wandb_folders(tmp_path))
+    assert all(told.captions(name.removesuffix(".png")) for name in summary["plots"])
 
 
 def test_ray_gives_the_scores_of_this_process(finished, ray_cluster, tmp_path):

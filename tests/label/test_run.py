@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from label.toy_steps import Judge, Name
+from wandb_files import read_wandb, wandb_folders
 
 from raylab.errors import RaylabError
 from raylab.kb.build import BuildConfig, build
@@ -16,6 +17,7 @@ from raylab.label.plan import LabelConfig, Pool, Pools, StoreConfig
 from raylab.label.run import run
 from raylab.label.store import LabelStore
 from raylab.sources.base import SourceConfig
+from raylab.tracking import TrackingConfig
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 ROWS = 1200
@@ -77,12 +79,16 @@ def test_every_row_ends_labelled_or_with_a_reason_and_counts_close(config):
     assert "pieces" not in names
 
 
-def test_the_same_line_on_a_finished_run_changes_nothing(config):
+def test_the_same_line_on_a_finished_run_changes_nothing(config, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = dataclasses.replace(config, track=TrackingConfig("flags"))
     first = run(config)
     before = {p: p.stat().st_mtime_ns for p in Path(config.out).rglob("*.parquet")}
     again = run(config)
     assert {p: p.stat().st_mtime_ns for p in Path(config.out).rglob("*.parquet")} == before
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in first.items() if k != "seconds"}
+    (told,) = map(read_wandb, wandb_folders(Path(config.out)))
+    assert [step["rows_out"] for step in told.table("steps")] == [step["rows_out"] for step in first["steps"]]
 
 
 def test_only_what_is_missing_is_done_again(config):

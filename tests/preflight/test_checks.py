@@ -25,7 +25,7 @@ from raylab.preflight.hosts import CACHE, SPILL, Accelerators, Clock, Disk, Shar
 from raylab.preflight.models import Models
 from raylab.preflight.table import report, table
 from raylab.recipes.label import MINIWORLD_SPACY
-from raylab.recipes.train import git_large
+from raylab.recipes.train import git_large, mae_b16, mug_b16
 from raylab.schema import LABEL
 from raylab.sources.base import SourceConfig
 from raylab.storage import Folder
@@ -415,3 +415,8 @@ def test_a_checkpoint_to_start_from_brings_encoder_and_tokenizer():
     assert of_train(replace(config, task=task), 1).models == {
         "--task.pretrained": Model("tokenizer", "/models/git-base")
     }
+
+
+def test_a_run_that_writes_no_captions_wants_no_tokenizer():
+    assert set(of_train(mug_b16(), 1).models) == {"--task.tokenizer"}
+    assert of_train(mae_b16(), 1).models == {}

@@ -16,6 +16,7 @@ from ray import cloudpickle
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from train.runs import prepared, small, train
 from train.training_store import Store
+from wandb_files import read_wandb, wandb_folders
 
 from raylab.errors import RaylabError
 from raylab.storage import Folder
@@ -50,7 +51,7 @@ def test_two_workers_make_the_steps_of_one_and_tell(
     told = replace(
         config,
         parallel=replace(config.parallel, workers=2, cpus=0.5),
-        track=TrackConfig(every=1, evaluate_every=4, samples=2),
+        track=TrackConfig(every=1, evaluate_every=4, samples=2, group="pair"),
     )
     summary = run(told)
     lines = (tmp_path / "run" / "curves.jsonl").read_text().splitlines()
@@ -61,8 +62,12 @@ def test_two_workers_make_the_steps_of_one_and_tell(
             assert point[name] == pytest.approx(alone[step][name], rel=1e-3)
     assert summary["last"]["held_out/loss"] == points[8]["held_out/loss"]
     assert (tmp_path / "run" / "model" / "open_clip_model.safetensors").exists()
-    assert list(tmp_path.glob("run/wandb/offline-run-*/*.wandb"))
-    assert list(tmp_path.glob("run/wandb/offline-run-*/files/media/images/*.png"))
+    (board,) = map(read_wandb, wandb_folders(tmp_path / "run"))
+    assert (board.name, board.group, board.job_type) == ("run", "pair", "train")
+    assert board.config["batch"] == config.batch
+    assert [point["loss"] for point in board.points()] == [points[step]["loss"] for step in range(1, 9)]
+    assert len(board.captions("held_out")) == 2
+    assert {"config.json", "examples.json", "curves.jsonl"} <= set(board.files)
 
     assert run(told) == summary  # there is nothing left to do
     with pytest.raises(RaylabError, match=r"another config:\n  batch: 16 -> 8"):
