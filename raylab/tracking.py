@@ -242,11 +242,11 @@ class Tracker:
         """Write the curves' file."""
         self._out.write_bytes(CURVES, "".join(f"{line}\n" for line in self._lines).encode())
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Write what is left, and let go of W&B."""
         self.flush()
         self._wandb.attach(ATTACHED)
-        self._wandb.finish()
+        self._wandb.finish(failed)
 
 
 @contextmanager

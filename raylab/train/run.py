@@ -277,6 +277,7 @@ def _worker(config: TrainConfig, examples: dict[str, Any], board: Any, paced: bo
     except Halted:
         told.say("the run ends here, as it was told to")
     except RaylabError as error:
+        told.failed = True
         ray.get(board.fail.remote(told.workers, error))
         raise
     finally:
@@ -294,6 +295,7 @@ class _Told:
         from raylab.train.checkpoint import Checkpoints
 
         self.config, self.workers, self.paced = config, workers, paced
+        self.failed = False
         self._board = board
         ray.get(board.begin.remote(workers))
         self.is_first = ray.train.get_context().get_world_rank() == 0
@@ -357,7 +359,7 @@ class _Told:
 
     def close(self) -> None:
         if self.tracker is not None and ray.get(self._board.hears.remote(self.workers)):
-            self.tracker.close()
+            self.tracker.close(self.failed)
             if self.config.track.project:
                 clear_temporary()
 

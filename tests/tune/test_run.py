@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from train.training_store import Store
 from tune.small import sweep
+from wandb_files import read_wandb, wandb_folders
 
 from raylab.config import parse
 from raylab.errors import RaylabError
@@ -18,7 +19,7 @@ from raylab.evaluate.plan import EvaluateConfig
 from raylab.recipes.train import TRAIN
 from raylab.storage import Folder
 from raylab.tune.plan import ScheduleConfig, SearchConfig, Sweep
-from raylab.tune.results import read_trials
+from raylab.tune.results import TrialResult, read_trials
 from raylab.tune.run import concurrent, run
 
 RATES = {"optim.rate": "loguniform(1e-4, 1e-2)"}
@@ -27,6 +28,18 @@ RATES = {"optim.rate": "loguniform(1e-4, 1e-2)"}
 def tracked(made: Sweep) -> Sweep:
     """With W&B, offline."""
     return replace(made, train=replace(made.train, track=replace(made.train.track, project="raylab", samples=2)))
+
+
+def check_wandb(trial: TrialResult, made: Sweep) -> None:
+    """Its config, curves and summary are whole in what wandb kept offline."""
+    (folder,) = wandb_folders(Path(trial.out))
+    found = read_wandb(folder)
+    assert (found.name, found.group, found.job_type, found.exit_code) == (trial.id, made.name, "train", 0)
+    assert found.config["optim"]["rate"] == trial.values["optim.rate"]
+    assert [int(point["step"]) for point in found.points()] == list(range(1, trial.step + 1))
+    first = made.objectives[0]
+    assert found.summary[first.name] == pytest.approx(trial.value(first))
+    assert len(found.captions("held_out")) == 2
 
 
 @pytest.mark.timeout(600)
@@ -47,7 +60,7 @@ def test_a_sweep_ends_with_all_trials_accounted_for_and_the_best_as_a_recipe(
         steps = [json.loads(line)["step"] for line in (folder / "curves.jsonl").read_text().splitlines()]
         assert steps == list(range(1, trial.step + 1))  # none went on behind its end
         assert (trial.status == "finished") == (trial.step == 6) == (folder / "model").exists()
-        assert list(folder.glob("wandb/offline-run-*/*.wandb"))
+        check_wandb(trial, made)
     best = parse(TRAIN, "mofi_b16", ["--recipe", summary["best_recipe"], "--out", "elsewhere"], "")
     assert best.optim.rate == summary["values"]["optim.rate"]
     assert (best.batch, best.out, best.steps) == (summary["values"]["batch"], "elsewhere", 6)
