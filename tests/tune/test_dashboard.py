@@ -177,6 +177,7 @@ def test_a_key_that_is_refused_is_warned_of_and_one_that_is_not_saves_for_its_ow
     assert "401" in said
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_costs_a_warning_and_bounded_time(tmp_path: Path) -> None:
     with server(500) as (address, asked):
         done, said = save(tmp_path, 1.5, WANDB_BASE_URL=address, WANDB_API_KEY="0" * 40)
