@@ -44,6 +44,7 @@ TRIAL_CPUS = 0.01
 SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # what Tune knows of a sweep is made again from its trials' folders
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # its banner would stand where our last line is to be alone
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has no metric
 }
 """Ray Tune's own."""
