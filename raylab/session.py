@@ -33,6 +33,9 @@ READ_CPUS = 0.5
 LOOK_S = 5.0
 """Seconds between two looks at a cluster's head, and for which one look waits."""
 
+GO_ON = "What was committed stays: start the same line on a new cluster."
+"""What a user does where a cluster's head is gone."""
+
 RAY_DATA_NOTE = "\nFailed to apply UDF transform"
 """What Ray Data writes behind the message of an exception of ours."""
 
@@ -107,11 +110,19 @@ def on_cluster() -> bool:
 
 @contextlib.contextmanager
 def _head_watched(address: str) -> Iterator[None]:
-    """Say so when the cluster's head does not answer: Ray waits for it, then ends this process in words of its own."""
+    """Say so when the cluster's head does not answer: Ray waits for it, then ends this process in words of its own.
+
+    Raises:
+        RaylabError: the work fails sooner than that, because of actors that went with the head.
+    """
     over = Event()
     Thread(target=_watch, args=(address, over), daemon=True).start()
     try:
         yield
+    except RayError as error:
+        if _answers(address):
+            raise
+        raise RaylabError(f"{_not_there(address)}. {GO_ON}") from error
     finally:
         over.set()
 
@@ -121,11 +132,12 @@ def _watch(address: str, over: Event) -> None:
     while not over.wait(LOOK_S):
         misses = 0 if _answers(address) else misses + 1
         if misses == 2:
-            logger.error(
-                "the cluster's head, %s, does not answer. Ray waits for it, a minute if nothing else was set, and then "
-                "ends this job. What was committed stays: start the same line on a new cluster.",
-                address,
-            )
+            waits = "Ray waits for it, a minute if nothing else was set, and then ends this job"
+            logger.error("%s. %s. %s", _not_there(address), waits, GO_ON)
+
+
+def _not_there(address: str) -> str:
+    return f"the cluster's head, {address}, does not answer"
 
 
 def _answers(address: str) -> bool:

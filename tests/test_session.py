@@ -4,6 +4,7 @@ import socket
 import time
 
 import pytest
+from ray.exceptions import RayActorError
 
 from raylab import session
 from raylab.errors import RaylabError
@@ -44,3 +45,12 @@ def test_a_head_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch, caplog: p
             time.sleep(0.3)
     assert caplog.text.count(f"the cluster's head, {address}, does not answer") == 1
     assert "start the same line on a new cluster" in caplog.text
+
+
+def test_work_that_fails_with_the_head_ends_in_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        with pytest.raises(RayActorError), _head_watched(address):
+            raise RayActorError
+    with pytest.raises(RaylabError, match=rf"{address}, does not answer\. What was committed"), _head_watched(address):
+        raise RayActorError

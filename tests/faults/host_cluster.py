@@ -5,7 +5,6 @@ The hosts share no disk: what a job reads and writes lies in a bucket, behind th
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import secrets
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from faults.bucket import Bucket
 from faults.hosts import Host, Network, command_line
 
 HEAD, WORKERS = 1, (2, 3)
@@ -39,10 +39,11 @@ NOTICED_SOON = {
 
 @dataclass
 class Cluster:
-    """The hosts, and Ray on some of them. `env` is that of all processes on them."""
+    """The hosts, Ray on some of them, and the bucket. `env` is that of all processes on them."""
 
     network: Network
     env: dict[str, str]
+    bucket: Bucket
 
     @property
     def head(self) -> Host:
@@ -120,17 +121,13 @@ class Cluster:
 @contextmanager
 def cluster() -> Iterator[Cluster]:
     """Make the hosts and serve the bucket; Ray is started by `Cluster.shape`."""
-    moto = pytest.importorskip("moto.server")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it tells of each request
-    with Network() as network:
-        server = moto.ThreadedMotoServer(ip_address=network.gateway, port=S3_PORT, verbose=False)
-        server.start()
+    pytest.importorskip("moto.server")
+    with Network() as network, Bucket(network.gateway, S3_PORT) as bucket:
         try:
-            yield Cluster(network, _environment(network))
+            yield Cluster(network, _environment(network), bucket)
         finally:
             for host in network.hosts.values():
                 host.kill()  # whoever still asks the server would keep it
-            server.stop()
 
 
 def _environment(network: Network) -> dict[str, str]:
@@ -144,6 +141,7 @@ def _environment(network: Network) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_prestart_worker_first_driver": "0",
+        "RAY_worker_niceness": "0",
         **storage(network),
     }  # fmt: skip
 

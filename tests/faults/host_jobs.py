@@ -27,9 +27,9 @@ from train.training_store import make_store
 from raylab.storage import Folder
 from raylab.train.checkpoint import Checkpoints
 
-SHARDS, SHARD_ROWS = 6, 80
-"""What is labelled."""
-ASKED_ROWS, REPLY_S = 160, 0.25
+SHARDS, SHARD_ROWS = 16, 30
+"""What is labelled. A shard is a task: there are more of them than two actors have in hand."""
+ASKED_ROWS, REPLY_S = 160, 0.8
 """What is annotated, and how long the scripted server thinks."""
 STEPS, EVERY = 60, 10
 """Of training, and between two checkpoints."""
@@ -39,13 +39,14 @@ MADE_FROM = f"s3://{BUCKET}"
 class Job(ABC):
     """A job's line, and what can be told of a run from its bucket and its log.
 
-    `reads` is what it works on, see `World`; `owner` is how the titles of processes begin that do its work; with
-    `wider` it wants more than one worker's room.
+    `reads` is what it works on, see `World`; `owner` is how the titles of processes begin that do its work, where
+    they are `together` none goes on without the others; with `wider` it wants more than one worker's room.
     """
 
     reads: str
     owner: str
     wider: tuple[str, ...] = ()
+    together = False
 
     @abstractmethod
     def line(self, out: str) -> list[str]:
@@ -65,7 +66,7 @@ class Job(ABC):
 
 
 class Label(Job):
-    """Pictures in six Parquet files are labelled; CLIP selects."""
+    """Pictures in Parquet files are labelled; CLIP selects."""
 
     reads, owner = "pairs", "ray::MapWorker"
     wider = ("--pools.mentions.min-actors", "3", "--pools.mentions.max-actors", "3")
@@ -97,7 +98,7 @@ class Annotate(Job):
     asked_before: int = 0
 
     reads, owner = "labels", "ray::MapWorker"
-    wider = ("--annotator.min-actors", "4", "--annotator.max-actors", "4")
+    wider = ("--annotator.min-actors", "8", "--annotator.max-actors", "8")
 
     def line(self, out: str) -> list[str]:
         """Two senders."""
@@ -140,13 +141,13 @@ def annotating(out: str) -> list[str]:
     """Return the line that both annotators share."""
     line = [sys.executable, "jobs/label.py", "--recipe", "rew_miniworld", "--source", f"{MADE_FROM}/labels"]
     line += ["--kb", f"{MADE_FROM}/kb", "--out", out, "--store.min-entity-images", "1"]
-    return [*line, "--segment-rows", "40", "--annotator.batch-rows", "8"]
+    return [*line, "--segment-rows", "10", "--annotator.batch-rows", "8"]
 
 
 class Train(Job):
     """MOFI is trained by two workers, which do not fit on one host."""
 
-    reads, owner = "training", "ray::RayTrainWorker"
+    reads, owner, together = "training", "ray::RayTrainWorker", True
 
     def line(self, out: str) -> list[str]:
         """A tower without batch statistics, saved often."""

@@ -90,9 +90,14 @@ class Host:
                 processes.append(psutil.Process(pid))
         return processes
 
+    def called(self, title: str) -> list[psutil.Process]:
+        """Return the host's processes whose command line begins so, or whose program is called so."""
+        lines = {process: command_line(process) for process in self.processes()}
+        return [process for process, line in lines.items() if line.startswith(title) or f"/{title} " in line]
+
     def running(self, title: str) -> bool:
-        """Tell whether a process whose command line begins so, or whose program is called so, runs on the host."""
-        return any(line.startswith(title) or f"/{title} " in line for line in map(command_line, self.processes()))
+        """Tell whether such a process runs on the host."""
+        return bool(self.called(title))
 
     def kill(self, besides: Sequence[int] = ()) -> None:
         """End all that runs on the host at once, without a word; `besides` are process ids that are spared."""

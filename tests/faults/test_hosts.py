@@ -5,7 +5,10 @@ Every run must make what a run makes that nobody disturbed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +19,8 @@ from faults.hosts import missing
 
 SEEDS = 20
 pytestmark = pytest.mark.timeout(1800)
+Record = Callable[[str, object], None]
+"""See pytest's `record_property`; `faults.record` reads it."""
 
 
 class Hosts:
@@ -35,6 +40,7 @@ class Hosts:
         """Run a job, let happen what is to happen, and return what it made."""
         self.world.make(self.jobs[name].reads)
         self.cluster.shape(shape(what))
+        self.cluster.bucket.write_s = what.write_s if what else 0.0
         log = self.world.folder / f"{run_name}-{name}.log"
         run = Run(self.cluster, self.jobs[name], f"s3://{BUCKET}/{run_name}-{name}", log)
         try:
@@ -64,24 +70,29 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def check(hosts: Hosts, what: Fault, name: str) -> None:
+def check(hosts: Hosts, what: Fault, name: str, record: Record) -> None:
     expected = hosts.expected(what.job)
-    assert hosts.result(what.job, name, what) == expected
+    began = time.monotonic()
+    found = hosts.result(what.job, name, what)
+    seconds = round(time.monotonic() - began, 1)
+    record("run", json.dumps(dataclasses.asdict(what) | {"seconds": seconds, "equal": found == expected}))
+    assert found == expected
 
 
-def test_a_host_that_dies_changes_no_label(hosts: Hosts) -> None:
-    check(hosts, Fault("label", "killed", at=0.3, later_s=0.2, host=3), "fast-killed")
+def test_a_host_that_dies_changes_no_label(hosts: Hosts, record_property: Record) -> None:
+    what = Fault("label", "killed", at=0.3, later_s=0.2, host=3, write_s=0.25)
+    check(hosts, what, "fast-killed", record_property)
 
 
 @pytest.mark.slow
-def test_a_host_that_joins_late_is_used(hosts: Hosts) -> None:
-    check(hosts, Fault("label", "late", at=0.05, later_s=0.0, host=2), "fast-late")
+def test_a_host_that_joins_late_is_used(hosts: Hosts, record_property: Record) -> None:
+    check(hosts, Fault("label", "late", at=0.05, later_s=0.0, host=2), "fast-late", record_property)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_twenty_seeds(hosts: Hosts, seed: int) -> None:
-    check(hosts, fault(seed), f"seed-{seed}")
+def test_twenty_seeds(hosts: Hosts, seed: int, record_property: Record) -> None:
+    check(hosts, fault(seed), f"seed-{seed}", record_property)
 
 
 @pytest.mark.slow
