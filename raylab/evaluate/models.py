@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from raylab.kb.catalog import Catalog
 
 OPEN_CLIP_CONFIG, GIT_CONFIG = "open_clip_config.json", "git.json"
-"""What tells the two kinds of a model's folder apart; a GIT of Hugging Face is of the second kind."""
+"""What tells kinds of a model's folder apart; a GIT of Hugging Face is of the second kind. A third: `_is_timm`."""
 CHECKPOINT_CONFIG = "config.json"
 DUAL_BATCH, GENERATIVE_BATCH = 64, 8
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -46,8 +46,8 @@ class ModelConfig:
     """Which model, and how it is run."""
 
     path: str = ""
-    """A folder with open_clip_config.json or git.json, a training run's folder, a folder with a GIT of Hugging Face, or
-    an open_clip architecture's name."""
+    """A folder with open_clip_config.json or git.json, a training run's folder, a folder with a GIT of Hugging Face or
+    with a model of timm, or an open_clip architecture's name."""
     pretrained: str | None = None
     """For an architecture: the tag of its weights or a checkpoint's path."""
     precision: str | None = None
@@ -95,8 +95,14 @@ def open_model(config: ModelConfig) -> Model:
         git = GitModel.open(Path(place), config)
         return Model(None, git.of_entities, git.of_titles)
     from raylab.models.clip import ClipConfig
+    from raylab.models.image_encoder import ImageEncoder, is_encoder
 
-    clip = ClipConfig(place, config.pretrained, config.precision, config.threads, config.batch or DUAL_BATCH)
+    batch = config.batch or DUAL_BATCH
+    if is_encoder(Path(place)):
+        load = partial(ImageEncoder.load, threads=config.threads, precision=config.precision, batch=batch)
+        pictures = load(Path(place), config.device)
+        return Model(pictures, partial(NearestEntity, pictures))
+    clip = ClipConfig(place, config.pretrained, config.precision, config.threads, batch)
     embedder = clip.load(config.device)
     return Model(embedder, partial(NearestEntity, embedder))
 
@@ -125,19 +131,25 @@ def find_model(path: str) -> str:
     if folder.is_local and not folder.exists(""):
         return path  # of the hub, or an architecture: else `find_clip` says that it is neither
     for below in ("", f"{MODEL_FOLDER}/"):
-        if any(folder.exists(f"{below}{name}") for name in (OPEN_CLIP_CONFIG, GIT_CONFIG)):
+        if any(folder.exists(f"{below}{name}") for name in (OPEN_CLIP_CONFIG, GIT_CONFIG)) or _is_timm(folder, below):
             return fetch(f"{folder.uri}/{below}".rstrip("/"))
     if _is_checkpoint(folder):
         return fetch(folder.uri)
     raise RaylabError(
-        f"--model {path}: neither {OPEN_CLIP_CONFIG} nor {GIT_CONFIG} there, nor in {MODEL_FOLDER}/ below it: "
-        "neither a model's folder nor a training run's that has saved one."
+        f"--model {path}: neither {OPEN_CLIP_CONFIG} nor {GIT_CONFIG} there, nor in {MODEL_FOLDER}/ below it, nor a "
+        "config.json of timm: neither a model's folder nor a training run's that has saved one."
     )
 
 
 def _is_checkpoint(folder: Folder) -> bool:
     """Tell whether a GIT of Hugging Face lies there; a training run, too, has a config.json."""
     return folder.exists(CHECKPOINT_CONFIG) and folder.read_json(CHECKPOINT_CONFIG).get("model_type") == "git"
+
+
+def _is_timm(folder: Folder, below: str) -> bool:
+    """Tell whether a model of timm lies there, by its config."""
+    name = f"{below}{CHECKPOINT_CONFIG}"
+    return folder.exists(name) and "architecture" in folder.read_json(name)
 
 
 @lru_cache(maxsize=1)

@@ -6,14 +6,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from raylab.errors import RaylabError
+from raylab.models.augment import ViewConfig
+from raylab.models.captioner import CaptionShape
 from raylab.models.dual_encoder import DualEncoderConfig
 from raylab.models.git_module import GitShape
+from raylab.models.mae import PixelShape, VitConfig
 from raylab.models.text import TokenizerConfig
 from raylab.recipes.label import MINIWORLD_CLIP, MINIWORLD_QUESTIONS
 from raylab.sources.base import SourceConfig
 from raylab.tasks.clip import ClipTask
 from raylab.tasks.git import GitTask, TargetsConfig
 from raylab.tasks.mofi import MofiTask
+from raylab.tasks.mug import MugTask, WeightsConfig
+from raylab.tasks.simclr import SimClrTask
 from raylab.train.optim import OptimConfig
 from raylab.train.plan import CheckpointConfig, DataConfig, ParallelConfig, TrackConfig, TrainConfig
 
@@ -55,6 +60,20 @@ class GitRun(TrainConfig):
                 "rate: give --task.encoder.pretrained a tag or a checkpoint's path, begin with another run (--init), "
                 "or let it learn as fast (--task.encoder-rate 1)."
             )
+
+
+@dataclass(frozen=True)
+class MugRun(TrainConfig):
+    """MUG, or one of its two parts, on raw alt-texts."""
+
+    task: MugTask = field(default_factory=MugTask)
+
+
+@dataclass(frozen=True)
+class SimClrRun(TrainConfig):
+    """SimCLR on pictures alone."""
+
+    task: SimClrTask = field(default_factory=SimClrTask)
 
 
 def _is_random(encoder: DualEncoderConfig) -> bool:
@@ -131,6 +150,55 @@ def git_oven() -> GitRun:
     )
 
 
+def mug_b16() -> MugRun:
+    """MUG at ViT-B/16 (arXiv 2301.07088): masked pixels and caption, on all pairs as they came.
+
+    Optimiser, batch and crop are MAE's (arXiv 2111.06377, appendix A.1: a rate of 1.5e-4 a batch of 256, no clipping).
+    Steps are 400 epochs of CC3M's three million pairs, of which 5 in a hundred warm up, as in MAE's 800 epochs: our
+    choice, as the paper's are not known to us.
+    """
+    return MugRun(
+        recipe="mug_b16",
+        task=MugTask(),
+        steps=280_000,
+        batch=4096,
+        data=DataConfig(rows="all"),
+        optim=OptimConfig(rate=2.4e-3, betas=(0.9, 0.95), epsilon=1e-8, warmup_steps=14_000, clip_norm=0.0),
+        parallel=ParallelConfig(precision="bf16"),
+    )
+
+
+PIXELS_ALONE, CAPTIONS_ALONE = WeightsConfig(caption=0), WeightsConfig(reconstruction=0, caption=1)
+
+
+def mae_b16() -> MugRun:
+    """MAE at ViT-B/16 (arXiv 2111.06377): `mug_b16` without captions."""
+    return replace(mug_b16(), recipe="mae_b16", task=MugTask(weights=PIXELS_ALONE))
+
+
+def masked_caption_b16() -> MugRun:
+    """Masked captioning at ViT-B/16: `mug_b16` without pixels."""
+    return replace(mug_b16(), recipe="masked_caption_b16", task=MugTask(weights=CAPTIONS_ALONE))
+
+
+def simclr_b16() -> SimClrRun:
+    """SimCLR at ViT-B/16 (arXiv 2002.05709) on the pictures of the same pairs.
+
+    Optimiser, batch and steps are those of `mug_b16`, which for ViTs are MoCo v3's too (arXiv 2104.02057: AdamW, 1.5e-4
+    a batch of 256).
+    """
+    before = mug_b16()
+    return SimClrRun(
+        recipe="simclr_b16",
+        task=SimClrTask(),
+        steps=before.steps,
+        batch=before.batch,
+        data=before.data,
+        optim=before.optim,
+        parallel=before.parallel,
+    )
+
+
 def clip_miniworld() -> ClipRun:
     """The baseline on a laptop: minutes on two cores."""
     return ClipRun(recipe="clip_miniworld", task=ClipTask(MINIWORLD_ENCODER, "shift"), **_small("all"))
@@ -168,6 +236,40 @@ def git_oven_miniworld() -> GitRun:
     )
 
 
+MINIWORLD_VIT = VitConfig(name="vit_tiny_patch16_224", image_size=64, patch=8, width=96, layers=4, heads=4)
+"""Of a quarter of the pictures' 64 patches it sees 16."""
+
+
+def mug_miniworld() -> MugRun:
+    """MUG on a laptop: minutes on two cores."""
+    task = MugTask(
+        MINIWORLD_VIT,
+        TokenizerConfig(MINIWORLD_CLIP.name),
+        PixelShape(width=64, layers=2, heads=4),
+        CaptionShape(width=96, layers=2, heads=4, length=24),
+        crop="shift",
+    )
+    return MugRun(recipe="mug_miniworld", task=task, **_small("all"))
+
+
+def mae_miniworld() -> MugRun:
+    """MAE on a laptop: minutes on two cores."""
+    made = mug_miniworld()
+    return replace(made, recipe="mae_miniworld", task=replace(made.task, weights=PIXELS_ALONE))
+
+
+def masked_caption_miniworld() -> MugRun:
+    """Masked captioning on a laptop: minutes on two cores."""
+    made = mug_miniworld()
+    return replace(made, recipe="masked_caption_miniworld", task=replace(made.task, weights=CAPTIONS_ALONE))
+
+
+def simclr_miniworld() -> SimClrRun:
+    """SimCLR on a laptop: minutes on two cores. What a flag is lies in its colours, so they change little."""
+    task = SimClrTask(MINIWORLD_VIT, ViewConfig(least_area=0.3, jitter=0.3, grey=0.0), hidden=192, dim=64)
+    return SimClrRun(recipe="simclr_miniworld", task=task, **_small("all"))
+
+
 def _small(rows: str) -> dict:
     return {
         "source": SourceConfig(uri="miniworld://?rows=2000&seed=7"),
@@ -188,9 +290,17 @@ TRAIN = {
     "git_large": git_large,
     "git_oven": git_oven,
     "ger_ald": ger_ald,
+    "mug_b16": mug_b16,
+    "mae_b16": mae_b16,
+    "masked_caption_b16": masked_caption_b16,
+    "simclr_b16": simclr_b16,
     "clip_miniworld": clip_miniworld,
     "mofi_miniworld": mofi_miniworld,
     "git_miniworld": git_miniworld,
     "git_oven_miniworld": git_oven_miniworld,
+    "mug_miniworld": mug_miniworld,
+    "mae_miniworld": mae_miniworld,
+    "masked_caption_miniworld": masked_caption_miniworld,
+    "simclr_miniworld": simclr_miniworld,
 }
 """What ``jobs/train.py --recipe`` knows."""

@@ -44,8 +44,8 @@ class ImageInput:
     size: int
     """Pixels a side."""
     crop: str
-    """``inception``: a random part of the picture (area 8 % or more); ``shift``: the centre, moved a little and with a
-    little other light; ``centre``: as in evaluation."""
+    """``inception``: a random part of the picture (area 8 % or more); ``mae``: one of 20 % or more, every second one
+    mirrored; ``shift``: the centre, moved a little and with a little other light; ``centre``: as in evaluation."""
 
 
 class Collator(Protocol):

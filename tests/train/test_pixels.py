@@ -62,7 +62,7 @@ def test_a_part_is_that_of_the_picture_decoded_whole() -> None:
     data, differences = jpeg(photo()), []
     for i in range(DRAWS):
         found = pixels.open_input(data, LIMITS, ImageInput(SIZE, "inception"), generator(2, i))
-        box = pixels._inception_box(WIDTH, HEIGHT, generator(2, i))
+        box = pixels._inception_box(WIDTH, HEIGHT, pixels.LEAST_AREAS["inception"], generator(2, i))
         expected = resized(open_image(data, LIMITS), SIZE, box)
         differences.append(np.abs(found.astype(float) - expected).mean())
     assert np.mean(differences) < 2.5, "grey levels of 255"
@@ -83,3 +83,23 @@ def test_a_picture_that_is_stored_sideways_is_cut_as_it_is_shown() -> None:
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
     with pytest.raises(ImageRefused):
         pixels.open_input(data, LIMITS, ImageInput(SIZE, "inception"), generator(0))
+
+
+def test_every_second_part_of_maes_is_mirrored() -> None:
+    ramp = np.tile(np.arange(WIDTH) / WIDTH * 255, (HEIGHT, 1)).astype(np.uint8)
+    data = jpeg(Image.fromarray(np.stack([ramp] * 3, -1)))
+    draws = 64
+    rising = 0
+    for i in range(draws):
+        found = pixels.open_input(data, LIMITS, ImageInput(SIZE, "mae"), generator(2, i))
+        slope = np.diff(found.astype(np.float64).mean(axis=(0, 2))[::8])
+        assert (slope > 0).all() or (slope < 0).all()
+        rising += bool((slope > 0).all())
+    assert 16 < rising < 48
+
+
+@pytest.mark.parametrize(("crop", "least"), [("inception", 0.08), ("mae", 0.2)])
+def test_a_part_has_the_papers_least_area(crop: str, least: float) -> None:
+    boxes = [pixels._box(WIDTH, HEIGHT, ImageInput(SIZE, crop), generator(3, i)) for i in range(200)]
+    smallest = min((right - left) * (bottom - top) for left, top, right, bottom in boxes) / (WIDTH * HEIGHT)
+    assert least <= smallest < least + 0.1
