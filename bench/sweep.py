@@ -12,6 +12,7 @@ has W&B, the bare run has not (asked: under 10 %).
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -36,11 +38,8 @@ Flags = dict[str, Any]
 
 def run(job: str, flags: Flags) -> dict[str, Any]:
     """Run a job; return its summary and seconds."""
-    line = [
-        sys.executable,
-        f"jobs/{job}.py",
-        *(word for name, value in flags.items() for word in (f"--{name}", str(value))),
-    ]
+    words = [[f"--{name}"] if value is None else [f"--{name}", str(value)] for name, value in flags.items()]
+    line = [sys.executable, f"jobs/{job}.py", *chain(*words)]
     started = time.perf_counter()
     done = subprocess.run(line, capture_output=True, text=True, check=False, env=os.environ | {"WANDB_MODE": "offline"})
     if done.returncode:
@@ -59,7 +58,7 @@ def prepare(folder: Path) -> Flags:
         "kb": folder / "kb",
         "task.targets.rationale": 0,
         "task.targets.questions": 0,
-        "task.encoder.from-scratch": "False",
+        "task.encoder.no-from-scratch": None,  # a flag alone
         "task.encoder-rate": 0.3,
         "task.shape.target": 14,
         "batch": 32,
@@ -137,7 +136,7 @@ def overhead(rounds: int, steps: int) -> dict[str, Any]:
 
 def timed(job: str, base: Flags, out: Path, steps: int) -> float:
     """Return a job's seconds for a run of so many steps, with as many looks and checkpoints in either job."""
-    every = max(1, steps // LOOKS)
+    every = math.ceil(steps / LOOKS)
     flags = base | {"out": out, "steps": steps, "concurrent": 1}
     if job == "tune":
         flags |= {"space": "none", "samples": 1, "schedule.looks": LOOKS, "schedule.scheduler": "asha"}
