@@ -69,9 +69,9 @@ def read_recipe(path: str, recipes: Mapping[str, Callable[[], T]]) -> T:
     """
     from raylab.storage import Folder
 
-    folder, _, file = str(path).rpartition("/")
+    folder, slash, file = path.rpartition("/")
     try:
-        values = Folder(folder or ".").read_json(file)
+        values = Folder(folder or slash or ".").read_json(file)
         name = values["recipe"]
     except (OSError, ValueError, TypeError, KeyError, RaylabError) as error:
         raise RaylabError(f"--recipe {path}: no recipe there ({type(error).__name__}: {error}).") from error
@@ -166,6 +166,13 @@ def fingerprint(value: Any) -> str:
     """Return 16 hex digits that depend on a JSON-able value alone."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def check_same(before: Any, now: Any, said: str) -> None:
+    """Raise `RaylabError` where what a folder was begun with differs; `said`: what it holds, for the message."""
+    if differing := differences(before, now):
+        lines = "\n  ".join(differing[:10])
+        raise RaylabError(f"{said}:\n  {lines}\nTake another --out, or what it began with.")
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -169,7 +169,17 @@ class TaskConfig(Protocol):
         ...
 
 
-def decayed(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the parameters that weight decay is for (matrices), and the others (biases, norms, temperatures)."""
+def decay_groups(module: nn.Module, prefix: str = "", rate: float = 1.0) -> list[Group]:
+    """Return the parameters that weight decay is for (matrices), and the others (biases, norms, temperatures).
+
+    Args:
+        module: those of its parameters that learn.
+        prefix: of the groups' names.
+        rate: see `Group`.
+    """
     found = [one for one in module.parameters() if one.requires_grad]
-    return [one for one in found if one.ndim > 1], [one for one in found if one.ndim <= 1]
+    matrices, others = [one for one in found if one.ndim > 1], [one for one in found if one.ndim <= 1]
+    return [
+        Group(f"{prefix}matrices", matrices, rate, decays=True),
+        Group(f"{prefix}others", others, rate, decays=False),
+    ]

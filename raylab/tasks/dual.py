@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from raylab.models.dual_encoder import DualEncoder, DualEncoderConfig
-from raylab.tasks.base import Group, ImageInput, decayed
+from raylab.tasks.base import Group, ImageInput, decay_groups
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,8 +65,7 @@ class DualLearner:
 
     def groups(self) -> list[Group]:
         """Matrices, and what is not decayed."""
-        matrices, others = decayed(self.module)
-        return [Group("matrices", matrices, 1.0, decays=True), Group("others", others, 1.0, decays=False)]
+        return decay_groups(self.module)
 
     def shard_units(self) -> list[nn.Module]:
         """See `tasks.base.Learner`."""

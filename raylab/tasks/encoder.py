@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raylab.tasks.base import Group, decayed
+from raylab.tasks.base import Group, decay_groups
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,8 +29,7 @@ class EncoderLearner:
 
     def groups(self) -> list[Group]:
         """Matrices, and what is not decayed; as in MAE, class token and mask token are of the first."""
-        matrices, others = decayed(self.module)
-        return [Group("matrices", matrices, 1.0, decays=True), Group("others", others, 1.0, decays=False)]
+        return decay_groups(self.module)
 
     def shard_units(self) -> list[nn.Module]:
         """See `tasks.base.Learner`."""

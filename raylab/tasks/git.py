@@ -21,7 +21,7 @@ from raylab.models.dual_encoder import DualEncoderConfig, blocks
 from raylab.models.git_checkpoint import GitCheckpoint
 from raylab.models.git_module import GitModule, GitShape
 from raylab.models.text import Tokenizer, TokenizerConfig
-from raylab.tasks.base import Arrays, Group, ImageInput, TaskContext, decayed
+from raylab.tasks.base import Arrays, Group, ImageInput, TaskContext, decay_groups
 from raylab.tasks.dual import image_input
 
 if TYPE_CHECKING:
@@ -228,14 +228,12 @@ class GitLearner:
 
     def groups(self) -> list[Group]:
         """Encoder and decoder, each with its rate; weight decay, where a run has any, is for matrices."""
-        found = []
         git = self.module.git
         decoder = [module for name, module in git.named_children() if name != "encoder"]
-        for name, modules, rate in (("encoder", [git.encoder], self.config.encoder_rate), ("decoder", decoder, 1.0)):
-            matrices, others = decayed(torch.nn.ModuleList(modules))
-            found.append(Group(f"{name} matrices", matrices, rate, decays=True))
-            found.append(Group(f"{name} others", others, rate, decays=False))
-        return found
+        return [
+            *decay_groups(git.encoder, "encoder ", self.config.encoder_rate),
+            *decay_groups(torch.nn.ModuleList(decoder), "decoder "),
+        ]
 
     def shard_units(self) -> list[nn.Module]:
         """See `tasks.base.Learner`."""

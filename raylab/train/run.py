@@ -19,12 +19,13 @@ import pyarrow as pa
 import ray
 from ray.exceptions import ActorUnavailableError
 
-from raylab.config import differences, to_dict
+from raylab.config import to_dict
 from raylab.errors import Interrupted, RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.session import READ_CPUS, auto_accelerator, plain_errors, resource, session
 from raylab.storage import Folder, check_seen
 from raylab.tracking import Tracker, clear_temporary
+from raylab.train.begin import ERROR, begin
 from raylab.train.board import Board, Pace
 from raylab.train.examples import EXAMPLES, POINTER, check_mix, part_names, survey_part, write_survey
 from raylab.train.loop import Curve, images_per_second
@@ -39,10 +40,6 @@ logger = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 """In a run's folder, once it is finished."""
-ERROR = "error.json"
-"""In a run's folder: why a worker ended it."""
-FREE = ("steps", "out", "shared_disk", "checkpoint", "track", "parallel", "accelerator", "data.task_rows", "init")
-"""Fields that may differ when a run goes on; all others make another run."""
 SECONDS_BETWEEN_LOOKS = 2.0
 """How often the driver asks for news."""
 SECONDS_TO_ANSWER = 0.1
@@ -75,7 +72,7 @@ def run(config: TrainConfig, pace: Pace | None = None) -> dict[str, Any]:
     config = absolute(config)
     started = time.perf_counter()
     out, labels, kb = Folder(config.out), Folder(config.labels), Catalog.open(config.kb)
-    _begin(config, out, labels, kb)
+    begin(config, out, labels, kb)
     if out.exists(SUMMARY) and out.read_json(SUMMARY)["steps"] == config.steps:
         return out.read_json(SUMMARY)  # there is nothing left to do
     parallel = config.parallel
@@ -100,48 +97,6 @@ def run(config: TrainConfig, pace: Pace | None = None) -> dict[str, Any]:
     export(Run(config, examples))
     out.write_json(SUMMARY, summary)
     return summary
-
-
-def _begin(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> None:
-    """Write the run's config, or refuse to go on with another one's run."""
-    found = part_names(labels, config.data.rows)
-    made_with = labels.read_json("run.json").get("kb")
-    if made_with and made_with != kb.info.fingerprint:
-        raise RaylabError(
-            f"{labels.uri} was labelled with knowledge base {made_with}, {config.kb} is {kb.info.fingerprint}: "
-            "give --kb the one that the labels were made with."
-        )
-    now = to_dict(config) | {"label_parts": found}
-    if out.exists("config.json"):
-        before = out.read_json("config.json")
-        differing = differences(_bound(before), _bound(now))
-        if differing:
-            lines = "\n  ".join(differing[:10])
-            raise RaylabError(
-                f"{out.uri} holds a run with another config:\n  {lines}\n"
-                "Take another --out, or the config that it began with."
-            )
-    _check_steps(config, out)
-    out.write_json("config.json", now)
-    out.remove(ERROR)
-
-
-def _check_steps(config: TrainConfig, out: Folder) -> None:
-    """Raise `RaylabError` where the run is further than it is to go."""
-    if not out.exists(POINTER):
-        return
-    made = int(out.read_json(POINTER)["step"])
-    if made > config.steps:
-        raise RaylabError(
-            f"{out.uri} has a checkpoint of step {made}, and --steps {config.steps} ends before: give --steps {made} "
-            "or more, or another --out."
-        )
-
-
-def _bound(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that make a run what it is."""
-    kept = {name: value for name, value in config.items() if name not in FREE}
-    return kept | {"data": {name: value for name, value in config["data"].items() if f"data.{name}" not in FREE}}
 
 
 def gpus_of_worker(config: TrainConfig) -> float:

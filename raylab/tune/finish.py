@@ -13,7 +13,7 @@ from raylab.errors import Interrupted, RaylabError
 from raylab.storage import Folder
 from raylab.tune.fidelity import of_looks
 from raylab.tune.plan import Sweep
-from raylab.tune.results import TrialResult, best_trial, generation, read_trials
+from raylab.tune.results import TrialResult, best_trial, generation, read_trials, trial_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def finish(sweep: Sweep, out: Folder) -> dict[str, Any]:
 
 
 def _check_ended(sweep: Sweep, out: Folder, trials: list[TrialResult]) -> None:
-    last = {trial.id.partition(".")[0]: trial for trial in sorted(trials, key=lambda trial: generation(trial.id))}
+    last = {trial_of(trial.id): trial for trial in sorted(trials, key=lambda trial: generation(trial.id))}
     ended = sum(trial.status != "unfinished" for trial in last.values())
     if ended < sweep.trials:
         raise Interrupted(

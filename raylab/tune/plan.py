@@ -105,10 +105,17 @@ class Sweep:
 
     @property
     def trials(self) -> int:
-        """How many trials there are: those of each point of the grids."""
-        grids = [len(domain.values) for domain in self.space.values() if domain.kind == "grid_search"]
-        only_grids = bool(grids) and len(grids) == len(self.space)
-        return math.prod(grids) * (1 if only_grids else self.config.samples)
+        """How many trials there are."""
+        return self.draws * math.prod(len(grid.values) for grid in self._grids)
+
+    @property
+    def draws(self) -> int:
+        """Trials of each point of the grids: one where there is nothing else to draw."""
+        return 1 if self.space and len(self._grids) == len(self.space) else self.config.samples
+
+    @property
+    def _grids(self) -> list[Domain]:
+        return [domain for domain in self.space.values() if domain.kind == "grid_search"]
 
     @property
     def benchmarks(self) -> list[str]:

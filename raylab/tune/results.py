@@ -32,7 +32,7 @@ class Objective:
     """A number that is to be as high, or as low, as can be."""
 
     name: str
-    """Of the curves, such as ``validation/entity_HM``."""
+    """Of the curves, such as ``held_out/entity_exact``."""
     mode: str = "max"
     """``max`` or ``min``."""
 
@@ -88,6 +88,23 @@ def _read(folder: Folder, number: int) -> TrialResult:
         points=read_looks(folder),
         out=folder.uri,
     )
+
+
+def note(trial: Folder, values: Mapping[str, Any]) -> None:
+    """Write down what was drawn for a trial, unless that stands there."""
+    if not trial.exists(TRIAL):
+        trial.write_json(TRIAL, {"values": dict(values)})
+
+
+def generations(out: Folder, trial: str) -> list[str]:
+    """Return the names of a trial's folders, oldest first: one more each time that it took another one's weights."""
+    names = [name.rpartition("/")[2] for name in out.names(TRIALS)]
+    return sorted((name for name in names if trial_of(name) == trial), key=generation)
+
+
+def trial_of(name: str) -> str:
+    """Return which trial a folder of this name belongs to."""
+    return name.partition(".")[0]
 
 
 def generation(name: str) -> int:

@@ -17,7 +17,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTra
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 
 from raylab.ceiling import can_grow, resource
-from raylab.config import differences, to_dict
+from raylab.config import check_same, to_dict
 from raylab.errors import Interrupted, RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.session import READ_CPUS, plain_errors, session
@@ -27,7 +27,7 @@ from raylab.train.accelerators.run import chips_of_worker
 from raylab.train.plan import TrainConfig
 from raylab.tune.finish import SUMMARY, finish
 from raylab.tune.plan import Sweep, check
-from raylab.tune.results import END, TRIAL, TRIALS, Objective, generation, read_trials
+from raylab.tune.results import END, TRIAL, TRIALS, Objective, generation, generations, note, read_trials, trial_of
 from raylab.tune.spaces import Domain, shares_survey, within
 from raylab.tune.trial import SHARED, Trial, branch
 
@@ -96,12 +96,8 @@ def _begin(sweep: Sweep, out: Folder) -> None:
         "sweep": {name: value for name, value in to_dict(sweep.config).items() if name not in FREE},
         "space": {field: str(domain) for field, domain in sweep.space.items()},
     }
-    if out.exists(SWEEP) and (differing := differences(out.read_json(SWEEP), now)):
-        lines = "\n  ".join(differing[:10])
-        raise RaylabError(
-            f"{out.uri} holds a sweep with other settings:\n  {lines}\n"
-            "Take another --out, or the settings that it began with."
-        )
+    if out.exists(SWEEP):
+        check_same(out.read_json(SWEEP), now, f"{out.uri} holds a sweep with other settings")
     out.write_json(SWEEP, now)
 
 
@@ -179,13 +175,13 @@ def _tuner(sweep: Sweep, out: Folder, at_once: int) -> tune.Tuner:
     )
     logger.info("%d trials, %d at a time", sweep.trials, at_once)
     out.remove(TUNE)  # of an earlier start
-    name = _namer()
+    name = numbered(out)
     return tune.Tuner(
         trainable,
-        param_space={field: _domain(domain) for field, domain in sweep.space.items()},
+        param_space=param_space(sweep),
         tune_config=tune.TuneConfig(
-            num_samples=_samples(sweep),
-            search_alg=_searcher(sweep, out, at_once),
+            num_samples=sweep.draws,
+            search_alg=searcher(sweep, out, at_once),
             scheduler=_scheduler(sweep),
             trial_dirname_creator=name,
             trial_name_creator=name,
@@ -195,27 +191,41 @@ def _tuner(sweep: Sweep, out: Folder, at_once: int) -> tune.Tuner:
             storage_path=out.uri if "://" in out.uri else out.path("").rstrip("/"),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=sweep.config.retries),
-            callbacks=[Told(out, sweep.objectives)],
+            callbacks=[Progress(out, sweep.objectives)],
         ),
     )
 
 
-def _namer() -> Callable[[Any], str]:
-    """Return what names trials by their number: the same ones each time that a sweep is begun."""
+def numbered(out: Folder) -> Callable[[Any], str]:
+    """Return what names trials by their number as they are drawn, the same ones each time that a sweep is begun.
+
+    The values are written down there and then, in their order: whenever the driver is killed, none is missing between
+    others, and a sampler that is given them goes on with the next.
+    """
     names: dict[str, str] = {}
 
     def name(trial: Any) -> str:
-        return names.setdefault(trial.trial_id, f"{len(names):05d}")
+        if trial.trial_id not in names:
+            names[trial.trial_id] = f"{len(names):05d}"
+            note(Folder(f"{out.uri}/{TRIALS}/{names[trial.trial_id]}"), trial.config)
+        return names[trial.trial_id]
 
     return name
 
 
-def _samples(sweep: Sweep) -> int:
-    grids = [domain.kind == "grid_search" for domain in sweep.space.values()]
-    return 1 if grids and all(grids) else sweep.config.samples
+def param_space(sweep: Sweep) -> dict[str, Any]:
+    """Return the space as Ray Tune takes it."""
+    return {field: _domain(domain) for field, domain in sweep.space.items()}
 
 
-def _searcher(sweep: Sweep, out: Folder, at_once: int) -> SearchAlgorithm | Searcher:
+def searcher(sweep: Sweep, out: Folder, at_once: int) -> SearchAlgorithm | Searcher:
+    """Return what draws the values: first, those that an earlier start of the sweep drew.
+
+    Args:
+        sweep: the sweep.
+        out: its folder.
+        at_once: trials at a time.
+    """
     search, objectives = sweep.config.search, sweep.objectives
     if search.algorithm == "random":
         return BasicVariantGenerator(max_concurrent=at_once, random_state=search.seed, constant_grid_search=True)
@@ -299,7 +309,7 @@ class TrialActor(tune.Trainable):
         if not checkpoint:
             return
         self._done, donor = checkpoint["step"], checkpoint["trial"]
-        if _number(donor) == self.trial_name:
+        if trial_of(donor) == self.trial_name:
             self._name = donor
             return
         before = generations(self._root, self.trial_name)
@@ -314,7 +324,7 @@ class TrialActor(tune.Trainable):
             self._trial.stop()
 
 
-class Told(tune.Callback):
+class Progress(tune.Callback):
     """Tells people how trials go, and writes down which of them were stopped."""
 
     def __init__(self, out: Folder, objectives: list[Objective]) -> None:
@@ -353,16 +363,6 @@ class Told(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
         logger.warning("trial %s died: %s", trial, " ".join(str(trial.get_error()).split())[-500:])
-
-
-def generations(out: Folder, trial: str) -> list[str]:
-    """Return the names of a trial's folders, oldest first: one more each time that it took another one's weights."""
-    names = [name.rpartition("/")[2] for name in out.names(TRIALS)]
-    return sorted((name for name in names if _number(name) == trial), key=generation)
-
-
-def _number(name: str) -> str:
-    return name.partition(".")[0]
 
 
 def _short(value: Any) -> str:

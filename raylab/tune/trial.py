@@ -25,7 +25,7 @@ from raylab.train.board import Pace, Point, Word
 from raylab.train.examples import EXAMPLES, POINTER, checkpoint_name
 from raylab.train.plan import TrainConfig
 from raylab.tune.plan import Sweep
-from raylab.tune.results import END, LOOKS, TRIAL, TRIALS, read_looks
+from raylab.tune.results import END, LOOKS, TRIAL, TRIALS, note, read_looks
 from raylab.tune.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,7 @@ class Trial:
 
     def _begin(self, root: Folder, values: Mapping[str, Any]) -> TrainConfig:
         """Write down what the trial is, first of all: it is accounted for whatever comes. Return its config."""
-        if not self.out.exists(TRIAL):
-            self.out.write_json(TRIAL, {"values": dict(values)})
+        note(self.out, values)
         if self.out.exists(END) and (end := self.out.read_json(END))["status"] == "failed":
             raise RaylabError(end["error"])
         try:
@@ -220,7 +219,7 @@ def branch(root: Folder, donor: str, step: int, name: str, values: Mapping[str, 
     checkpoint = checkpoint_name(step)
     source.fs.copy(f"{source.path(checkpoint)}/", f"{target.path(checkpoint)}/", recursive=True)
     target.write_json(POINTER, {"step": step})
-    target.write_json(TRIAL, {"values": dict(values)})
+    note(target, values)
 
 
 def smaller_passes(config: TrainConfig) -> TrainConfig | None:

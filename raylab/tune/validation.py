@@ -9,7 +9,7 @@ from pathlib import Path
 
 from raylab.evaluate.base import Benchmark
 from raylab.evaluate.features import ModelSubject
-from raylab.evaluate.models import open_model
+from raylab.evaluate.models import as_recogniser, open_model
 from raylab.evaluate.plan import EvaluateConfig
 from raylab.evaluate.suite import build
 
@@ -45,5 +45,6 @@ class Validation:
             config = self._config(folder)
             subject = ModelSubject(config.model_config(), config.kb)
             scores = [score for benchmark in self._benchmarks.values() for score in benchmark(subject).scores]
-            open_model.cache_clear()  # the next look has another model
+            for opened in (open_model, as_recogniser):
+                opened.cache_clear()  # the next look has another model
         return {f"validation/{score.name}": score.value for score in scores}

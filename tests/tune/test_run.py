@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from train.training_store import Store
@@ -18,9 +19,9 @@ from raylab.evaluate.oven import OvenConfig
 from raylab.evaluate.plan import EvaluateConfig
 from raylab.recipes.train import TRAIN
 from raylab.storage import Folder
-from raylab.tune.plan import ScheduleConfig, SearchConfig, Sweep
-from raylab.tune.results import TrialResult, read_trials
-from raylab.tune.run import concurrent, run
+from raylab.tune.plan import ScheduleConfig, SearchConfig, Sweep, SweepConfig
+from raylab.tune.results import TrialResult, note, read_trials
+from raylab.tune.run import concurrent, numbered, param_space, run, searcher
 
 RATES = {"optim.rate": "loguniform(1e-4, 1e-2)"}
 
@@ -86,6 +87,29 @@ def test_trials_take_turns_on_a_small_cluster_and_one_that_never_fits_is_refused
     with pytest.raises(RaylabError, match="2 workers need a GPU each"):
         train = replace(made.train, accelerator="cuda", parallel=replace(made.train.parallel, workers=2))
         run(replace(made, train=train))
+
+
+def test_a_sampler_that_goes_on_draws_again_what_was_drawn(tmp_path: Path) -> None:
+    space = {"": "none", "task.smoothing": "uniform(0, 0.3)", "batch": "powers_of_two(16, 128)"}
+    made = Sweep.make(TRAIN["git_miniworld"](), SweepConfig(search=SearchConfig("optuna")), space)
+    out, drawn = Folder(str(tmp_path)), [{"task.smoothing": 0.25, "batch": 32}, {"task.smoothing": 0.1, "batch": 128}]
+    for number, values in enumerate(drawn):
+        note(Folder(f"{out.uri}/trials/{number:05d}"), values)
+    first = made.objectives[0]
+    sampler = searcher(made, out, 3)
+    assert sampler.set_search_properties(first.name, first.mode, param_space(made))
+    assert [sampler.suggest(name) for name in ("a", "b")] == drawn
+    more = sampler.suggest("c")
+    assert 0 <= more["task.smoothing"] <= 0.3
+    assert more["batch"] in (16, 32, 64, 128)
+
+
+def test_values_are_written_down_when_they_are_drawn(tmp_path: Path) -> None:
+    """So that a driver that is killed leaves no trial that was drawn later without those before it."""
+    name = numbered(Folder(str(tmp_path)))
+    drawn = [SimpleNamespace(trial_id=trial_id, config={"batch": size}) for trial_id, size in (("x", 16), ("y", 32))]
+    assert [name(trial) for trial in (*drawn, *drawn)] == ["00000", "00001", "00000", "00001"]
+    assert [trial.values for trial in read_trials(Folder(str(tmp_path)))] == [{"batch": 16}, {"batch": 32}]
 
 
 @pytest.mark.slow
