@@ -274,7 +274,7 @@ def _open_wandb(out: Folder, about: Mapping[str, Any], disk: Path, say: Callable
     more = dict(about) | {"name": name, "dir": disk, "id": known}
     before = set(disk.glob("wandb/*"))
     try:
-        run = _init(more, _mode(), resume=bool(known))
+        run = _init(more, wandb_mode(), resume=bool(known))
     except Exception as error:  # no server, a key that it refuses, one that is none
         wandb.teardown()  # else its service goes on with the run that did not begin, and refuses another of its id
         for left in set(disk.glob("wandb/run-*")) - before:  # of a run that never began
@@ -287,7 +287,8 @@ def _open_wandb(out: Folder, about: Mapping[str, Any], disk: Path, say: Callable
     return run
 
 
-def _mode() -> str:
+def wandb_mode() -> str:
+    """Return W&B's mode on this host: ``online`` where it has a key and WANDB_MODE does not say otherwise."""
     import wandb
 
     wandb.setup(wandb.Settings(silent=True))

@@ -6,12 +6,12 @@ It is built without W&B's server; saving needs a key. Whatever goes wrong there 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raylab.tracking import wandb_mode
 from raylab.tune.results import Objective
 from raylab.tune.spaces import DECODER_RATE, ENCODER_RATE, Domain
 
@@ -31,7 +31,7 @@ Keys = Mapping[str, bool]
 
 def publish(project: str, group: str, objectives: Sequence[Objective], space: Mapping[str, Domain]) -> str | None:
     """Build and save a sweep's workspace where this host's runs are online; return its address; see `save`."""
-    if not is_online():
+    if wandb_mode() != "online":
         return None
     try:
         workspace = build(project, group, objectives, space)
@@ -159,7 +159,7 @@ def save(workspace: Any, seconds: float = SECONDS) -> str | None:
     Returns:
         None where runs are kept offline, or where W&B did not take it: then a warning says why.
     """
-    if not is_online():
+    if wandb_mode() != "online":
         return None
     answer: dict[str, Any] = {}
 
@@ -182,15 +182,6 @@ def save(workspace: Any, seconds: float = SECONDS) -> str | None:
         why,
     )
     return None
-
-
-def is_online() -> bool:
-    """Tell whether runs of this host are sent to W&B: it has a key, and WANDB_MODE does not keep them."""
-    import wandb
-
-    if os.environ.get("WANDB_MODE", "online") != "online":
-        return False
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
 
 
 def _save(workspace: Any) -> str:
