@@ -26,7 +26,7 @@ import open_clip
 import torch
 
 from raylab.recipes.train import MINIWORLD_ENCODER
-from raylab.tasks.base import Arrays, Group, decayed
+from raylab.tasks.base import Arrays, decay_groups
 from raylab.tasks.clip import ClipLearner
 from raylab.tasks.dual import HIGHEST_LOGIT_SCALE
 from raylab.train.accelerators import open_accelerator
@@ -53,12 +53,6 @@ def made_batches(count: int) -> list[Arrays]:
         }
         for _ in range(count)
     ]
-
-
-def groups_of(model: Any) -> list[Group]:
-    """Return the same groups of parameters as our task's."""
-    matrices, others = decayed(model)
-    return [Group("matrices", matrices, 1.0, decays=True), Group("others", others, 1.0, decays=False)]
 
 
 class Clock:
@@ -135,7 +129,7 @@ def bare(batches: list[Arrays]) -> float:
     torch.manual_seed(0)
     model = MINIWORLD_ENCODER.build().clip.to(memory_format=torch.channels_last)
     mean, std = (torch.tensor(values)[:, None, None] for values in MEAN_STD)
-    optimizer = make_optimizer(groups_of(model), OPTIM)
+    optimizer = make_optimizer(decay_groups(model), OPTIM)
     loss_of = open_clip.ClipLoss()
     clock = Clock(len(batches))
     for done, arrays in enumerate(batches):
@@ -166,7 +160,7 @@ def theirs(batches: list[Arrays]) -> float:
         grad_clip_norm=OPTIM.clip_norm, rank=0, log_every_n_steps=WARM, batch_size=BATCH, world_size=1, wandb=False,
         local_rank=0, log_local=False,
     )  # fmt: skip
-    optimizer = make_optimizer(groups_of(model), OPTIM)
+    optimizer = make_optimizer(decay_groups(model), OPTIM)
     train_one_epoch(model, data, open_clip.ClipLoss(), 0, optimizer, None, None, None, arguments)
     return clock.images_per_s()
 

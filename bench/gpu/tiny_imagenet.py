@@ -1,23 +1,29 @@
 """CLIP against MOFI on real pictures: Tiny ImageNet, two shards to train, one to score; retrieval mAP and zero-shot.
 
-    python bench/gpu/tiny_imagenet.py path/to/data [--steps 4000] [--seeds 3] [--device cuda]   # JSON lines
+    python bench/gpu/tiny_imagenet.py path/to/data [--steps 4000] [--seeds 3] [--jobs 6]        # JSON lines
     .venv/bin/python bench/gpu/tiny_imagenet.py path/to/data --steps 1000 --small               # on a CPU
 
 `data` holds tiny_imagenet_200 (Parquet of 64-pixel pictures with label, name and QID) and wikidata_catalog. Captions
 are the classes' names, labels their QIDs: both arms are told the same, what differs is the objective. Same architecture
 (open_clip's ResNet with 64 input pixels and the mini-world's text tower and tokenizer), random weights, same pictures
-in the same order for both; needs no Ray. The machine needs open-clip-torch, tyro and pyarrow beside torch.
+in the same order for both; needs no Ray. Runs share the device, ``--jobs`` at a time: images/s are then each one's
+part. The machine needs open-clip-torch, tyro and pyarrow beside torch.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +39,7 @@ from raylab.evaluate.run import run as evaluate
 from raylab.kb.build import BuildConfig, build
 from raylab.kb.catalog import Catalog
 from raylab.models.dual_encoder import CONFIG_FILE, DualEncoderConfig
+from raylab.models.mae import VitConfig
 from raylab.recipes.train import MINIWORLD_ENCODER, TRAIN
 from raylab.schema import LABEL, REJECT, row_id
 from raylab.sources.base import SourceConfig
@@ -69,19 +76,25 @@ class Quiet:
         """Look away."""
 
 
-def make_store(data: Path, folder: Path) -> tuple[str, str]:
-    """Write a knowledge base of ImageNet's classes and a label store of the training shards; return both folders."""
+def make_store(data: Path, folder: Path, described: bool = False) -> tuple[str, str]:
+    """Write a knowledge base of ImageNet's classes and a label store of the training shards; return both folders.
+
+    Captions are the classes' names, followed by the catalogue's descriptions where they are asked for.
+    """
     kb, store = folder / "kb", folder / "labels"
     catalogue = str(data / "wikidata_catalog/imagenet1000_qid.jsonl")
     build(BuildConfig(str(kb), (catalogue,), workers=1, context=False))
     catalog = Catalog.open(str(kb))
     names = []
+    told_of = _descriptions(catalogue) if described else {}
     for number, shard in enumerate(TRAIN_SHARDS):
         path = data / "tiny_imagenet_200" / shard
         rows = pq.read_table(path, columns=["id", "name", "qid"])
         found = catalog.rows(rows["qid"].combine_chunks())
         titles = catalog.take(found, ("title",))["title"].to_pylist()
         labels = [_label(str(path), at, row, title) for at, (row, title) in enumerate(zip(rows.to_pylist(), titles))]
+        for label in labels:
+            label["caption"] += told_of.get(label["entity_id"], "")
         for kind, schema, told in (("labels", LABEL, labels), ("rejects", REJECT, [])):
             name = store / kind / f"{number:05d}.parquet"
             name.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +104,11 @@ def make_store(data: Path, folder: Path) -> tuple[str, str]:
     (store / "MANIFEST.json").write_text(json.dumps(manifest))
     (store / "run.json").write_text(json.dumps({"kb": catalog.info.fingerprint}))
     return str(kb), str(store)
+
+
+def _descriptions(catalogue: str) -> dict[str, str]:
+    lines = [json.loads(line) for line in Path(catalogue).read_text(encoding="utf-8").splitlines()]
+    return {one["qid"]: f": {one['description']}" for one in lines if one.get("description")}
 
 
 def _label(path: str, at: int, row: dict[str, Any], title: str) -> dict[str, Any]:
@@ -123,7 +141,7 @@ def make_encoder(folder: Path, small: bool) -> DualEncoderConfig:
     return DualEncoderConfig(name=str(folder), from_scratch=True)
 
 
-def config_of(arm: str, encoder: DualEncoderConfig, options: argparse.Namespace) -> TrainConfig:
+def config_of(arm: str, encoder: DualEncoderConfig | VitConfig, options: argparse.Namespace) -> TrainConfig:
     """Return an arm's run; the caller adds folders and seed."""
     config: Any = TRAIN[f"{arm}_miniworld"]()
     optim = replace(config.optim, rate=options.rate, warmup_steps=options.steps // 20)
@@ -153,7 +171,7 @@ def train(config: TrainConfig) -> Curve:
     return told.last
 
 
-def score(model: str, data: Path, out: str, device: str) -> dict[str, float]:
+def score(model: str, out: str, data: Path, device: str) -> dict[str, float]:
     """Score on the shard that was kept: leave-one-out retrieval, zero-shot with CIFAR-100's prompts."""
     address = f"{data}/tiny_imagenet_200/{TEST_SHARD}#label=qid,title=name"
     config = EvaluateConfig(
@@ -169,49 +187,93 @@ def score(model: str, data: Path, out: str, device: str) -> dict[str, float]:
     return {f"{one['protocol']} {one['metric']}": one["value"] for one in found if one["part"] == "all"}
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One run: trained and scored in a process of its own."""
+
+    arm: str
+    seed: int
+    config: TrainConfig
+    score: Callable[[str, str], dict[str, float]]
+    """From the model's folder, and one for its report, to its scores."""
+
+    def run(self) -> dict[str, Any]:
+        """Return the run's line."""
+        torch.set_num_threads(2)
+        started = time.perf_counter()
+        point = train(self.config)
+        seconds = time.perf_counter() - started
+        return {
+            "arm": self.arm,
+            "seed": self.seed,
+            "seconds": seconds,
+            "images_per_s": images_per_second(point, self.config.batch),
+            "losses": {name: value for name, value in point.items() if name.startswith("loss")},
+            "scores": self.score(f"{self.config.out}/model", f"{self.config.out}/scores"),
+        }
+
+
+def run_all(trials: Sequence[Trial], jobs: int) -> list[dict[str, Any]]:
+    """Run the trials, so many at a time; print each one's line when it is there."""
+    lines = []
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(trial.run) for trial in trials]):
+            lines.append(done.result())
+            print(json.dumps(lines[-1]), flush=True)
+    return lines
+
+
+def summary(lines: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
+    """Return each arm's means and deviations over its seeds, and what they were got with."""
+
+    def told(of: Callable[[list[float]], float]) -> dict[str, dict[str, float]]:
+        arms = dict.fromkeys(sorted(line["arm"] for line in lines))
+        return {
+            arm: {
+                metric: of([line["scores"][metric] for line in lines if line["arm"] == arm])
+                for metric in lines[0]["scores"]
+            }
+            for arm in arms
+        }
+
+    machine = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+    asked = {name: value for name, value in vars(options).items() if name not in ("data", "out")}
+    means, spread = told(statistics.mean), told(lambda values: statistics.stdev(values) if len(values) > 1 else 0.0)
+    return json.dumps({"means": means, "spread": spread, "options": asked, "machine": machine,
+                       "torch": torch.__version__})  # fmt: skip
+
+
+def options_of(description: str | None) -> argparse.ArgumentParser:
+    """Return the command line that such scripts share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--small", action="store_true", help="the mini-world's small networks")
+    parser.add_argument("--out", type=Path, help="keep the models there, as <arm><seed>/model")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser
+
+
 def main(options: argparse.Namespace) -> None:
     """Train and score all arms of all seeds; print a line each, then the means."""
-    lines = []
     with tempfile.TemporaryDirectory() as name:
         folder = options.out or Path(name)
         folder.mkdir(exist_ok=True)
         kb, store = make_store(options.data, folder)
         encoder = make_encoder(folder / "encoder", options.small)
         source = SourceConfig(uri=str(options.data / "tiny_imagenet_200" / "train-0[01].parquet"))
-        for seed in range(options.seeds):
-            for arm in ARMS:
-                out = str(folder / f"{arm}{seed}")
-                config = replace(
-                    config_of(arm, encoder, options), source=source, labels=store, kb=kb, out=out, seed=seed
-                )
-                started = time.perf_counter()
-                point = train(config)
-                seconds = time.perf_counter() - started
-                scores = score(f"{out}/model", options.data, f"{out}/scores", options.device)
-                rate = images_per_second(point, options.batch)
-                lines.append({"arm": arm, "seed": seed, "seconds": seconds, "images_per_s": rate, "scores": scores})
-                print(json.dumps(lines[-1]), flush=True)
-    means = {
-        arm: {
-            metric: statistics.mean(line["scores"][metric] for line in lines if line["arm"] == arm)
-            for metric in lines[0]["scores"]
-        }
-        for arm in ARMS
-    }
-    machine = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
-    asked = {name: value for name, value in vars(options).items() if name not in ("data", "out")}
-    print(json.dumps({"means": means, "options": asked, "machine": machine,
-                      "torch": torch.__version__}))  # fmt: skip
+        scored = partial(score, data=options.data, device=options.device)
+        trials = []
+        for seed, arm in itertools.product(range(options.seeds), ARMS):
+            config = config_of(arm, encoder, options)
+            place = {"labels": store, "kb": kb, "out": str(folder / f"{arm}{seed}"), "seed": seed}
+            trials.append(Trial(arm, seed, replace(config, source=source, **place), scored))
+        print(summary(run_all(trials, options.jobs), options))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="the mini-world's small tower")
-    parser.add_argument("--out", type=Path, help="keep the models there, as <arm><seed>/model")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    main(parser.parse_args())
+    main(options_of(__doc__).parse_args())
