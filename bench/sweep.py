@@ -1,8 +1,9 @@
 """Sweeps on the mini-world: what ending trials early costs and saves, what Ray Tune costs a trial, what a proxy tells.
 
-    .venv/bin/python bench/sweep.py early [trials] [steps]     # 24 of 300 steps; then fresh seeds: defaults, best
-    .venv/bin/python bench/sweep.py overhead [rounds] [steps]  # jobs/train.py against jobs/tune.py with one trial
+    .venv/bin/python bench/sweep.py early [trials] [steps] [--out DIR]     # 24 of 300 steps; then fresh seeds
+    .venv/bin/python bench/sweep.py overhead [rounds] [steps]              # jobs/train.py against jobs/tune.py
 
+`early` takes an hour and more; cut off, the same line with --out goes on, as sweeps do (seconds are the last part's).
 `early`: the same 24 trials with ASHA and all to the end, their best validation HM and their steps (asked: within the
 spread of seeds, at 0.4 of the steps); the rank correlation of shorter trials, and of trials of a smaller network, with
 full ones. `overhead`: seconds from a short to a long trial, so that what start-up takes cancels out; the sweep's trial
@@ -49,9 +50,10 @@ def run(job: str, flags: Flags) -> dict[str, Any]:
 
 
 def prepare(folder: Path) -> Flags:
-    """Label the mini-world; return the flags of a small GiT's training on it."""
-    run("build_kb", {"catalogues": "miniworld://", "out": folder / "kb"})
-    run("label", {"recipe": "miniworld", "kb": folder / "kb", "out": folder / "labels"})
+    """Label the mini-world, if it is not yet; return the flags of a small GiT's training on it."""
+    if not (folder / "labels" / "MANIFEST.json").exists():
+        run("build_kb", {"catalogues": "miniworld://", "out": folder / "kb"})
+        run("label", {"recipe": "miniworld", "kb": folder / "kb", "out": folder / "labels"})
     return {
         "recipe": "git_miniworld",
         "labels": folder / "labels",
@@ -78,39 +80,34 @@ def validated(flags: Flags) -> Flags:
     }
 
 
-def early(trials: int, steps: int) -> dict[str, Any]:
+def early(folder: Path, trials: int, steps: int) -> dict[str, Any]:
     """Compare ASHA with all to the end, the best with the defaults, and proxies with full trials."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        base = validated(prepare(folder)) | {"steps": steps}
-        swept = base | {"samples": trials, "space.batch": "powers_of_two(16, 64)"}
-        found = {
-            scheduler: run("tune", swept | {"schedule.scheduler": scheduler, "out": folder / scheduler})
-            for scheduler in ("none", "asha")
-        }
-        proxy = run(
-            "tune", swept | SMALL | {"steps": steps // 3, "schedule.scheduler": "none", "out": folder / "proxy"}
-        )
-        full = read_trials(Folder(str(folder / "none")))
-        rho, count = between(read_trials(Folder(str(folder / "proxy"))), full, HM)
-        fresh = {
-            "defaults": fresh_seeds(base | {"out": folder / "defaults"}),
-            "best": fresh_seeds(base | found["asha"]["values"] | {"out": folder / "best"}),
-        }
-        return {
-            "best": {scheduler: summary["objective"][HM.name] for scheduler, summary in found.items()},
-            "steps": {scheduler: summary["steps"] for scheduler, summary in found.items()},
-            "share_of_steps": found["asha"]["steps"] / found["none"]["steps"],
-            "seconds": {scheduler: summary["job_seconds"] for scheduler, summary in found.items()},
-            "values": found["asha"]["values"],
-            "fresh_seeds": {
-                arm: {"values": values, "mean": mean(values), "deviation": stdev(values)}
-                for arm, values in fresh.items()
-            },
-            "fidelity_of_looks": found["none"]["fidelity"],
-            "fidelity_of_small_network": {"rho": rho, "trials": count, "seconds": proxy["job_seconds"]},
-            "trials": [{"values": dict(one.values), "score": one.value(HM)} for one in full],
-        }
+    base = validated(prepare(folder)) | {"steps": steps}
+    swept = base | {"samples": trials, "space.batch": "powers_of_two(16, 64)"}
+    found = {
+        scheduler: run("tune", swept | {"schedule.scheduler": scheduler, "out": folder / scheduler})
+        for scheduler in ("none", "asha")
+    }
+    proxy = run("tune", swept | SMALL | {"steps": steps // 3, "schedule.scheduler": "none", "out": folder / "proxy"})
+    full = read_trials(Folder(str(folder / "none")))
+    rho, count = between(read_trials(Folder(str(folder / "proxy"))), full, HM)
+    fresh = {
+        "defaults": fresh_seeds(base | {"out": folder / "defaults"}),
+        "best": fresh_seeds(base | found["asha"]["values"] | {"out": folder / "best"}),
+    }
+    return {
+        "best": {scheduler: summary["objective"][HM.name] for scheduler, summary in found.items()},
+        "steps": {scheduler: summary["steps"] for scheduler, summary in found.items()},
+        "share_of_steps": found["asha"]["steps"] / found["none"]["steps"],
+        "seconds": {scheduler: summary["job_seconds"] for scheduler, summary in found.items()},
+        "values": found["asha"]["values"],
+        "fresh_seeds": {
+            arm: {"values": values, "mean": mean(values), "deviation": stdev(values)} for arm, values in fresh.items()
+        },
+        "fidelity_of_looks": found["none"]["fidelity"],
+        "fidelity_of_small_network": {"rho": rho, "trials": count, "seconds": proxy["job_seconds"]},
+        "trials": [{"values": dict(one.values), "score": one.value(HM)} for one in full],
+    }
 
 
 def fresh_seeds(flags: Flags) -> list[float]:
@@ -120,18 +117,16 @@ def fresh_seeds(flags: Flags) -> list[float]:
     return [trial.value(HM) for trial in read_trials(Folder(str(flags["out"])))]
 
 
-def overhead(rounds: int, steps: int) -> dict[str, Any]:
+def overhead(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
     """Compare a bare training run with a sweep of one trial, in interleaved rounds."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        base = prepare(folder)
-        seconds: dict[str, list[float]] = {"train": [], "tune": []}
-        for number in range(rounds):
-            for job, found in seconds.items():
-                short, long = (timed(job, base, folder / f"{job}-{number}-{n}", n) for n in (LOOKS, steps))
-                found.append(long - short)
-        pairs = list(zip(seconds["tune"], seconds["train"]))
-        return {"seconds": seconds, "overhead": median(tune / train for tune, train in pairs) - 1}
+    base = prepare(folder)
+    seconds: dict[str, list[float]] = {"train": [], "tune": []}
+    for number in range(rounds):
+        for job, found in seconds.items():
+            short, long = (timed(job, base, folder / f"{job}-{number}-{n}", n) for n in (LOOKS, steps))
+            found.append(long - short)
+    pairs = list(zip(seconds["tune"], seconds["train"]))
+    return {"seconds": seconds, "overhead": median(tune / train for tune, train in pairs) - 1}
 
 
 def timed(job: str, base: Flags, out: Path, steps: int) -> float:
@@ -146,11 +141,14 @@ def timed(job: str, base: Flags, out: Path, steps: int) -> float:
     return run(job, flags)["job_seconds"]
 
 
-def main(claim: str, *numbers: str) -> None:
+def main(claim: str, *words: str) -> None:
     """Print the result, JSON last."""
+    numbers, _, kept = " ".join(words).partition("--out")
     usual = {"early": (24, 300), "overhead": (3, 600)}[claim]
-    chosen = [int(given) for given in numbers] + list(usual[len(numbers) :])
-    found = (early if claim == "early" else overhead)(*chosen)
+    given = [int(word) for word in numbers.split()]
+    chosen = given + list(usual[len(given) :])
+    with tempfile.TemporaryDirectory() as name:
+        found = (early if claim == "early" else overhead)(Path(kept.strip() or name), *chosen)
     versions = {name: version(name) for name in ("ray", "torch", "optuna", "wandb")}
     about = {"numbers": chosen, "cpus": os.cpu_count(), "machine": platform.machine(), "versions": versions}
     print(json.dumps({"claim": claim, **found, **about}))

@@ -110,6 +110,8 @@ class Step:
 
     def images_per_s(self, count: int, steps: int) -> float | None:
         """Return the speed of a batch of this size, or None where it does not fit; the first call compiles."""
+        if self.device == "cuda":
+            torch.cuda.empty_cache()  # what another case left in pieces
         try:
             batch = self.batch(count)
             return count * steps / timed(lambda: self.run(batch, steps), self.device)
@@ -135,11 +137,13 @@ def main(tiny: bool) -> None:
     ]
     patch = git.encoder.trunk.patch_embed.patch_size[0]
     flops = 3 * forward_flops(git, (224 // patch) ** 2 + 1, 3 * patch * patch)
-    speed = {case: statistics.median(one[case] for one in rounds) for case in rounds[0]}
+    speed = {
+        case: statistics.median(one[case] for one in rounds) for case in rounds[0] if all(one[case] for one in rounds)
+    }
     result = {
         "figure": "images/s of a training step, by batch",
         "images_per_s": {
-            f"{kind} {count}": round(speed[f"{kind} {count}"], 1) if (kind, count) in fits else None
+            f"{kind} {count}": round(speed[f"{kind} {count}"], 1) if f"{kind} {count}" in speed else None
             for kind, count in cases
         },
         "share_of_peak": {case: round(rate * flops / peak, 3) for case, rate in speed.items()},

@@ -73,7 +73,7 @@ class Step:
         with torch.autocast(self.device, torch.bfloat16):
             outputs, loss = self.mug(noise_BN=noise_BN, **batch), torch.zeros((), device=self.device)
             if self.mug.pixels is not None:
-                loss = loss + self.mug.reconstruction_losses(outputs, batch["image_BHWC"]).mean()
+                loss = loss + self.mug.reconstruction_losses(outputs).mean()
             if self.mug.captions is not None:
                 loss_BT, counts_BT = self.mug.captions.token_losses(outputs["logit_BTV"], batch["token_BT"])
                 loss = loss + self.weights.caption * loss_BT.sum() / counts_BT.sum()
@@ -88,6 +88,8 @@ class Step:
 
     def images_per_s(self, count: int, steps: int) -> float | None:
         """Return the speed of a batch of this size, or None where it does not fit."""
+        if self.device == "cuda":
+            torch.cuda.empty_cache()  # what another case left in pieces
         try:
             batch = self.batch(count)
             return count * steps / timed(lambda: self.run(batch, steps), self.device)
@@ -115,11 +117,13 @@ def main(tiny: bool) -> None:
     rounds = [
         {f"{name} {count}": arms[name].images_per_s(count, steps) for name, count in fits} for _ in range(rounds_wanted)
     ]
-    speed = {case: statistics.median(one[case] for one in rounds) for case in rounds[0]}
+    speed = {
+        case: statistics.median(one[case] for one in rounds) for case in rounds[0] if all(one[case] for one in rounds)
+    }
     result = {
         "figure": "images/s of a pretraining step, by batch",
         "images_per_s": {
-            f"{name} {count}": round(speed[f"{name} {count}"], 1) if (name, count) in fits else None
+            f"{name} {count}": round(speed[f"{name} {count}"], 1) if f"{name} {count}" in speed else None
             for name, count in cases
         },
         "share_of_peak": {case: round(rate * flops[case.split()[0]] / peak, 3) for case, rate in speed.items()},
