@@ -59,7 +59,7 @@ faults: setup
 	$(BIN)/python -m pytest -m slow --timeout 3600
 
 bench: setup
-	@failed=; for script in bench/*.py; do echo "== $$script" >&2; $(BIN)/python $$script || failed="$$failed $$script"; done; \
+	@failed=; for script in bench/*.py bench/scale; do echo "== $$script" >&2; $(BIN)/python $$script || failed="$$failed $$script"; done; \
 	test -z "$$failed" || { echo "these did not run to their end (is the real data here?):$$failed" >&2; exit 1; }
 
 # The papers' claims in miniature, three seeds: some 35 minutes on two cores.

@@ -47,7 +47,7 @@ from raylab.models.trie_build import Ragged
 
 BOS, EOS = 101, 102
 BEAMS, BATCH, QUESTION = 30, 8, 6
-PEER_NAMES, SIZES = 1_000_000, (10_000, 1_000_000, 6_100_000)
+PEER_NAMES, SIZES = 1_090_000, (10_000, 1_000_000, 6_100_000)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,13 @@ from raylab.errors import RaylabError, nearest
 T = TypeVar("T")
 
 
-def parse(recipes: Mapping[str, Callable[[], T]], default: str, args: Sequence[str], description: str) -> T:
+def parse(
+    recipes: Mapping[str, Callable[[], T]],
+    default: str,
+    args: Sequence[str],
+    description: str,
+    beside: Sequence[str] = (),
+) -> T:
     """Return the config of the recipe that ``--recipe`` names, with the fields that `args` override.
 
     Every field is a flag, nested ones with dots: ``--select.min-score 0.4``. A recipe may also be a file: a config as
@@ -30,6 +36,7 @@ def parse(recipes: Mapping[str, Callable[[], T]], default: str, args: Sequence[s
         default: the recipe taken without ``--recipe``.
         args: the command line without the program's name.
         description: for ``--help``.
+        beside: flags that were taken from the line before (`parse_beside`): one that was misspelt is left in it.
 
     Raises:
         RaylabError: an unknown recipe or flag (the nearest name is given), a value of the wrong type, a flag that is
@@ -52,7 +59,7 @@ def parse(recipes: Mapping[str, Callable[[], T]], default: str, args: Sequence[s
     except SystemExit as exit_:
         if exit_.code in (0, None):
             raise
-        raise RaylabError(_explain(complaint.getvalue(), recipe, rest)) from None
+        raise RaylabError(_explain(complaint.getvalue(), recipe, rest, beside)) from None
 
 
 def _named(name: str, recipes: Mapping[str, Callable[[], T]]) -> Callable[[], T]:
@@ -105,9 +112,14 @@ def parse_beside(kind: type[T], args: Sequence[str], description: str) -> tuple[
         raise RaylabError(_explain(complaint.getvalue(), kind(), args)) from None
 
 
-def _explain(complaint: str, recipe: Any, args: Sequence[str]) -> str:
+def flags_of(config: Any) -> list[str]:
+    """Return the flags of a config's fields."""
+    return [f"--{name.replace('_', '-')}" for name, _ in leaves(config)]
+
+
+def _explain(complaint: str, recipe: Any, args: Sequence[str], beside: Sequence[str] = ()) -> str:
     """Turn tyro's boxed message into plain lines, and name the nearest flag for each one that does not exist."""
-    flags = [f"--{name.replace('_', '-')}" for name, _ in leaves(recipe)] + ["--source"]
+    flags = [*flags_of(recipe), "--source", *beside]
     given = [arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")]
     unknown = [flag for flag in dict.fromkeys(given) if flag not in flags and f"--{flag[5:]}" not in flags]
     plain = re.sub(r"[╭╮╰╯─│]+", " ", re.sub(r"\x1b\[[0-9;]*m", "", complaint))

@@ -15,6 +15,7 @@ from importlib import import_module
 from threading import Event, Thread
 
 import ray
+from ray._private.utils import get_num_cpus
 from ray.exceptions import RayError
 
 from raylab.ceiling import can_grow, resource
@@ -91,7 +92,7 @@ def _start(cpus: float, worker_logs: bool) -> bool:
     if on_cluster():
         ray.init(logging_level=logging.ERROR, log_to_driver=worker_logs)
         return True
-    own = max(os.cpu_count() or 1, math.ceil(cpus))
+    own = max(cores(), math.ceil(cpus))
     ray.init(
         address="local",
         num_cpus=own,
@@ -101,6 +102,13 @@ def _start(cpus: float, worker_logs: bool) -> bool:
         _system_config=OWN_RAY,
     )
     return False
+
+
+def cores() -> int:
+    """Return the cores that this process may use: those that taskset or a container's limits leave it, one at least."""
+    of_container = int(get_num_cpus(override_docker_cpu_warning=True))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else of_container  # Linux has it
+    return max(1, min(allowed, of_container))
 
 
 def on_cluster() -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from raylab.config import differences, fingerprint, leaves, parse, parse_beside, to_dict
+from raylab.config import differences, fingerprint, flags_of, leaves, parse, parse_beside, to_dict
 from raylab.errors import RaylabError
 from raylab.recipes.train import TRAIN
 from raylab.tune.plan import ScheduleConfig
@@ -104,3 +104,9 @@ def test_flags_of_one_config_are_taken_from_among_others():
     assert (schedule.looks, rest) == (4, ["--steps", "3", "--space=x"])
     with pytest.raises(RaylabError, match="looks"):
         parse_beside(ScheduleConfig, ["--looks", "many"], "")
+
+
+def test_a_flag_that_another_config_was_to_take_is_named_where_it_was_misspelt():
+    schedule, rest = parse_beside(ScheduleConfig, ["--lokos", "4"], "")
+    with pytest.raises(RaylabError, match=r"no flag --lokos. Did you mean '--looks'"):
+        parse(RECIPES, "plain", rest, "", beside=flags_of(schedule))

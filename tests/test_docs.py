@@ -19,10 +19,13 @@ from raylab.config import parse, to_dict
 from raylab.errors import RaylabError
 from raylab.evaluate.predict import PredictConfig
 from raylab.kb.build import BuildConfig
+from raylab.kb.words_build import WordsConfig
 from raylab.label import run as label_run
 from raylab.label.review import Command
 from raylab.recipes import LABEL
 from raylab.recipes.evaluate import EVALUATE
+from raylab.recipes.search import SEARCH
+from raylab.recipes.segmentation import SEGMENTATION
 from raylab.recipes.size import SIZE
 from raylab.recipes.train import TRAIN
 from raylab.recipes.tune import parse_sweep
@@ -30,6 +33,14 @@ from raylab.train.plan import ParallelConfig, TrainConfig, check
 from raylab.tune.spaces import Fit, check_space
 
 ROOT = Path(__file__).parents[1]
+PARSED = {
+    "label.py": (LABEL, "i2e"),
+    "evaluate.py": (EVALUATE, "standard"),
+    "segment.py": (SEGMENTATION, "dpc_miniworld"),
+    "search.py": (SEARCH, "dpc_search_miniworld"),
+    "size.py": (SIZE, "i2e"),
+}
+"""Job -> its recipes, and the one that it takes where a line names none."""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -48,8 +59,9 @@ def test_every_flag_of_a_command_exists(page, line, tmp_path):
         words = [f"{words[1]}.py", *words[2:]]
     if words[0] == "check.py":
         return
-    if words[0] == "label.py":
-        parse(LABEL, "i2e", words[1:], "")
+    if words[0] in PARSED:
+        recipes, default = PARSED[words[0]]
+        parse(recipes, default, words[1:], "")
     elif words[0] == "train.py":
         best = tmp_path / "best.json"  # as a sweep leaves it
         best.write_text(json.dumps(to_dict(TRAIN["git_miniworld"]())))
@@ -58,12 +70,10 @@ def test_every_flag_of_a_command_exists(page, line, tmp_path):
         sweep = parse_sweep(words[1:])
         trained = replace(sweep.train, labels="x", kb="x", out="x", source=replace(sweep.train.source, uri="x"))
         check_space(trained, sweep.space, Fit())
-    elif words[0] == "evaluate.py":
-        parse(EVALUATE, "standard", words[1:], "")
     elif words[0] == "predict.py":
         parse({"predict": PredictConfig}, "predict", words[1:], "")
-    elif words[0] == "size.py":
-        parse(SIZE, "i2e", words[1:], "")
+    elif words[0] == "words.py":
+        parse({"words": WordsConfig}, "words", words[1:], "")
     elif words[0] == "review.py":
         tyro.cli(Command, args=words[1:])
     else:

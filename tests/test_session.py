@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import time
 
@@ -21,6 +22,18 @@ from raylab.session import (
 def test_gpus_that_are_not_there_are_refused(ray_cluster: None) -> None:
     with pytest.raises(RaylabError, match=r"need 2 GPUs and this Ray has 0: set --pools"):
         _check_resources(1, 2)
+
+
+def test_cores_that_taskset_or_a_container_takes_away_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = os.sched_getaffinity(0)
+    assert 1 <= session.cores() <= len(allowed)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert session.cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    monkeypatch.setattr(session, "get_num_cpus", lambda **_: 0)  # half a core, as Ray cuts it off
+    assert session.cores() == 1
 
 
 def test_a_ray_of_our_own_does_not_grow(ray_cluster: None) -> None:

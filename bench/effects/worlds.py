@@ -56,18 +56,24 @@ class World:
 
 def make(folder: Path, kb: Path, seed: int, rows: int, test_rows: int) -> World:
     """Make a seed's data; what is there already stays."""
-    world = World(folder, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not world.pairs.exists():
-        _paint_pairs(world, rows)
-    if not world.test.exists():
-        _paint_test(world, test_rows)
-    label(["miniworld", "--source", world.pairs, "--kb", kb, "--out", world.store("selected")])
+    world = select(folder, kb, seed, rows, test_rows)
     if not world.store("candidates").exists():
         take_candidates(world, kb)
     label(["rew_miniworld", "--source", world.store("candidates"), "--kb", kb, "--out", world.store("corrected")])
     if not world.store("questions").exists():
         take_questions(world)
+    return world
+
+
+def select(folder: Path, kb: Path, seed: int, rows: int, test_rows: int) -> World:
+    """Paint a seed's pairs and test pictures, and label the pairs by CLIP's selection alone."""
+    world = World(folder, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not world.pairs.exists():
+        paint_pairs(world, rows)
+    if not world.test.exists():
+        paint_test(world, test_rows)
+    label(["miniworld", "--source", world.pairs, "--kb", kb, "--out", world.store("selected")])
     return world
 
 
@@ -79,7 +85,8 @@ def label(arguments: list[object]) -> None:
         raise SystemExit(done.stderr[-3000:])
 
 
-def _paint_pairs(world: World, rows: int) -> None:
+def paint_pairs(world: World, rows: int) -> None:
+    """Paint a world's pairs, of the size that small networks take."""
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         pairs = pool.starmap(_pair, ((world.seed, i) for i in range(rows)), chunksize=64)
     pq.write_table(pa.Table.from_pylist(pairs), world.pairs, row_group_size=500)
@@ -92,7 +99,8 @@ def _pair(seed: int, index: int) -> dict:
     return {"key": f"{index:09d}", "caption": one.caption.text, "image": buffer.getvalue()}
 
 
-def _paint_test(world: World, rows: int) -> None:
+def paint_test(world: World, rows: int) -> None:
+    """Paint another world's pictures, and note what is asked about them."""
     seed = world.seed + TEST_SEEDS
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         pixels = pool.starmap(_pixels, ((seed, i) for i in range(rows)), chunksize=64)

@@ -3,10 +3,10 @@
     .venv-xla/bin/python bench/xla/parity.py [steps]        # after make setup-xla
 
 clip, mofi and git as the mini-world's recipes have them (float32, batches of 32, no dropout) with a small vision
-transformer, on one of XLA's CPU devices and on a mesh of four, each in a process of its own, against the CPU trainer of
-the same torch on one thread. Held-out rows are measured, samples decoded and checkpoints written every third step.
-Asked: losses equal within 1e-3 relative, and no program compiled after step 3. Seconds a step on XLA's CPU device say
-nothing of a TPU.
+transformer, mug and simclr with their own, on one of XLA's CPU devices and on a mesh of four, each in a process of its
+own, against the CPU trainer of the same torch on one thread. Held-out rows are measured, samples decoded and
+checkpoints written every third step. Asked: losses equal within 1e-3 relative, and no program compiled after step 3.
+Seconds a step on XLA's CPU device say nothing of a TPU.
 
 Batch statistics make rounding differences grow: with the recipes' own ResNet, two threads of the CPU trainer come as
 far from one as XLA does. Both are reported, for clip and mofi.
@@ -37,7 +37,8 @@ from xla.settings import settings  # noqa: E402
 from raylab.train.plan import CheckpointConfig, ParallelConfig, TrackConfig, TrainConfig  # noqa: E402
 from raylab.train.worker import read_here, work  # noqa: E402
 
-TASKS = ("clip", "mofi", "git")
+TOWERS = ("clip", "mofi", "git")
+TASKS = (*TOWERS, "mug", "simclr")
 RESNET = ("clip", "mofi")
 WARM = 3
 
@@ -45,7 +46,7 @@ WARM = 3
 def config_of(task: str, store: Store, out: Path, steps: int, *, accelerator: str, tower: str) -> TrainConfig:
     """Return a mini-world recipe, as it is but for rows, batch and tower; without a tower, its own."""
     config: Any = small(f"{task}_miniworld", store, out, steps=steps, batch=32, accelerator=accelerator)
-    if tower:
+    if tower and task in TOWERS:
         config = replace(config, task=replace(config.task, encoder=replace(config.task.encoder, name=tower)))
     return replace(
         config,

@@ -13,6 +13,8 @@ import numpy as np
 from raylab.assets import fetch, locate
 from raylab.errors import RaylabError
 from raylab.evaluate.base import Embedder, Recognised, Recogniser
+from raylab.evaluate.named import ABOUT as DEVISE_CONFIG
+from raylab.evaluate.named import NamedEncoder, NearestName
 from raylab.evaluate.ranking import nearest
 from raylab.storage import Folder
 
@@ -101,6 +103,9 @@ def open_model(config: ModelConfig) -> Model:
     if is_encoder(Path(place)):
         load = partial(ImageEncoder.load, threads=config.threads, precision=config.precision, batch=batch)
         pictures = load(Path(place), config.device)
+        if (Path(place) / DEVISE_CONFIG).is_file():
+            named = NamedEncoder.load(Path(place), pictures)
+            return Model(named, partial(NearestName, named))
         return Model(pictures, partial(NearestEntity, pictures))
     clip = ClipConfig(place, config.pretrained, config.precision, config.threads, batch)
     embedder = clip.load(config.device)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raylab.errors import RaylabError, nearest
+from raylab.evaluate.embedding import EmbeddingConfig
 from raylab.evaluate.label_quality import LabelQualityConfig
 from raylab.evaluate.matching import MatchingConfig
 from raylab.evaluate.models import DecodingConfig, ModelConfig
@@ -16,7 +17,7 @@ from raylab.evaluate.retrieval import RetrievalConfig
 from raylab.evaluate.zero_shot import ZeroShotConfig
 from raylab.tracking import TrackingConfig, check_installed
 
-SUITE = ("oven", "gpr1200", "retrieval", "zero_shot", "probe", "matching", "label_quality")
+SUITE = ("oven", "gpr1200", "retrieval", "zero_shot", "embedding", "probe", "matching", "label_quality")
 """All benchmarks, in the order of the table."""
 
 
@@ -44,7 +45,7 @@ class EvaluateConfig:
     """Images or texts that go through the network at once; null: 64, of a generative model 8."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     suite: str = "retrieval"
-    """Benchmarks joined by commas: oven, gpr1200, retrieval, zero_shot, probe, matching, label_quality."""
+    """Benchmarks joined by commas: oven, gpr1200, retrieval, zero_shot, embedding, probe, matching, label_quality."""
     data: str = ""
     """The labelled images of every benchmark that has none of its own."""
     kb: str = ""
@@ -65,6 +66,7 @@ class EvaluateConfig:
     gpr1200: RetrievalConfig = field(default_factory=RetrievalConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     label_quality: LabelQualityConfig = field(default_factory=LabelQualityConfig)
@@ -84,6 +86,7 @@ class EvaluateConfig:
             "--gpr1200.data": self.gpr1200.data,
             "--retrieval.data": self.retrieval.data,
             "--zero-shot.data": self.zero_shot.data,
+            "--embedding.data": self.embedding.data,
             "--probe.train": self.probe.train,
             "--probe.test": self.probe.test,
             "--matching.memory": self.matching.memory,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
@@ -15,7 +17,7 @@ from raylab.config import to_dict
 from raylab.errors import RaylabError
 from raylab.evaluate.base import Outcome
 from raylab.evaluate.features import BATCH_ROWS, Execute, ModelSubject, Step, in_process
-from raylab.evaluate.models import find_model
+from raylab.evaluate.models import GIT_CONFIG, find_model, is_generative
 from raylab.evaluate.plan import EvaluateConfig, check, needs_model
 from raylab.evaluate.suite import build
 from raylab.evaluate.summary import explain
@@ -40,7 +42,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     started = time.perf_counter()
     benchmarks = build(config, names)
     if needs_model(config, names):
-        find_model(config.model)
+        _check_kind(config.model, names)
     folder = Folder(config.out)
     folder.write_json("config.json", to_dict(config))
     outcomes: dict[str, Outcome] = {}
@@ -54,6 +56,20 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             outcomes[name] = benchmark(subject)
     seconds = time.perf_counter() - started
     return explain(config, folder, benchmarks, outcomes, subject, seconds=seconds)
+
+
+def _check_kind(path: str, names: list[str]) -> None:
+    """Raise `RaylabError` where a generative model is asked for vectors, before other benchmarks have taken hours."""
+    if not is_generative(path):
+        return
+    facts = Path(find_model(path)) / GIT_CONFIG
+    codes = facts.is_file() and json.loads(facts.read_text(encoding="utf-8"))["codes"]
+    can = ("oven", "label_quality") if codes else ("oven", "zero_shot", "label_quality")
+    if wrong := [name for name in names if name not in can]:
+        writes = "writes ALD codes of entities" if codes else "is a generative model and embeds no images"
+        raise RaylabError(
+            f"--model {path} {writes}: leave {', '.join(wrong)} out of --suite. It takes {', '.join(can)}."
+        )
 
 
 @contextmanager

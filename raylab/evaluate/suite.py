@@ -8,6 +8,8 @@ from functools import cache, partial
 from raylab.errors import RaylabError
 from raylab.evaluate.base import Benchmark
 from raylab.evaluate.datasets import open_images
+from raylab.evaluate.embedding import Embedding
+from raylab.evaluate.hierarchy import IsA, entity_edges, open_edges
 from raylab.evaluate.image_set import ImageSet
 from raylab.evaluate.label_quality import LabelQuality
 from raylab.evaluate.matching import Matching
@@ -43,6 +45,7 @@ def build(config: EvaluateConfig, names: Sequence[str]) -> dict[str, Benchmark]:
         "gpr1200": lambda: Retrieval(images(config.gpr1200.data, "--gpr1200.data"), "gpr1200", gpr1200=True),
         "retrieval": lambda: Retrieval(images(config.retrieval.data, "--retrieval.data")),
         "zero_shot": lambda: _zero_shot(config, images(config.zero_shot.data, "--zero-shot.data")),
+        "embedding": lambda: _embedding(config, images(config.embedding.data, "--embedding.data")),
         "probe": lambda: Probe(test=images(config.probe.test, "--probe.test"), train=train(), config=config.probe),
         "matching": lambda: _matching(config, images(config.matching.data, "--matching.data")),
         "label_quality": lambda: LabelQuality(config.label_quality.labels),
@@ -78,6 +81,21 @@ def _zero_shot(config: EvaluateConfig, images: ImageSet) -> Benchmark:
     settings = config.zero_shot
     titles = load_titles(settings.titles) if settings.titles else None
     return ZeroShot(images, load_prompts(settings.prompts), titles, settings.question)
+
+
+def _embedding(config: EvaluateConfig, images: ImageSet) -> Benchmark:
+    if not config.embedding.edges:
+        return Embedding(images)
+    return Embedding(images, partial(_graph, open_edges(config.embedding.edges), config.kb))
+
+
+def _graph(edges: list[tuple[str, str]], kb: str, labels: Sequence[str]) -> IsA:
+    """Return the graph of these edges, with those from the labels to their classes where there is a knowledge base."""
+    if not kb:
+        return IsA(edges)
+    from raylab.kb.catalog import Catalog
+
+    return IsA([*edges, *entity_edges(Catalog.open(kb), labels, edges)])
 
 
 def _matching(config: EvaluateConfig, queries: ImageSet) -> Benchmark:

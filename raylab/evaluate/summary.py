@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import raylab
+from raylab.assets import locate
 from raylab.config import to_dict
 from raylab.evaluate.base import Benchmark, Outcome
 from raylab.evaluate.plan import EvaluateConfig
 from raylab.evaluate.report import write_report
 from raylab.evaluate.tracked import track
+from raylab.samples import read_samples
 from raylab.storage import Folder
 
 if TYPE_CHECKING:
@@ -45,23 +47,32 @@ def explain(
     Returns:
         The summary, as it lies in scores.json.
     """
-    from raylab.evaluate.plots import draw
-
-    plots = {}
-    for name, outcome in outcomes.items():
+    for outcome in outcomes.values():
         for file, data in (outcome.files or {}).items():
             folder.write_bytes(file, data)
-        for number, figure in enumerate(outcome.figures if config.plots else ()):
-            file = f"plots/{name}-{number}.png"
-            data = draw(figure)
-            folder.write_bytes(file, data)
-            plots[file] = (figure.title, data)
+    plots = _plots(config, outcomes) if config.plots else {}
+    for file, (_, data) in plots.items():
+        folder.write_bytes(file, data)
     summary = summarise(config, benchmarks, outcomes, subject, seconds=seconds)
     summary["plots"] = list(plots)
     folder.write_json("scores.json", summary)
     write_report(folder, summary, plots)
     track(config, folder, summary, plots)
     return summary
+
+
+def _plots(config: EvaluateConfig, outcomes: Mapping[str, Outcome]) -> dict[str, tuple[str, bytes]]:
+    """Return figures, and what a training run showed of its model: file -> title and PNG."""
+    from raylab.evaluate.plots import draw
+
+    plots = {}
+    for name, outcome in outcomes.items():
+        for number, figure in enumerate(outcome.figures):
+            plots[f"plots/{name}-{number}.png"] = figure.title, draw(figure)
+    shown = read_samples(Folder(locate(config.model))) if config.model else []
+    for number, (data, said) in enumerate(shown):
+        plots[f"plots/sample-{number:02d}.png"] = f"held out in training: {said}", data
+    return plots
 
 
 def summarise(

@@ -106,6 +106,7 @@ def render_report(  # noqa: PLR0917 - the parts of a page
         ),
         top=top,
         most=max((images for _, _, images in top), default=1),
+        part=(found.looked_at, found.rows) if found.looked_at < found.rows else None,
         width=WIDTH,
         height=HEIGHT,
     )

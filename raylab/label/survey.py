@@ -1,7 +1,8 @@
 """One bounded look over a finished run: its distributions, and the rows that stand for each decision.
 
 The store is read a row group at a time and only in the columns that a question needs, so that memory does not grow with
-the run. Row ids are hashes: a group's rows with the lowest ids are a uniform sample of it, the same one every time.
+the run. Of very many rows a part of the files is read, spread evenly over the run, so that time does not grow either.
+Row ids are hashes: a group's rows with the lowest ids are a uniform sample of it, the same one every time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import pyarrow.dataset as ds
 from raylab.label.audit import is_true
 from raylab.schema import LABEL, Reason
 
+MOST_ROWS = 4_000_000
+"""Rows of labels, and of rejects, that are looked at: a minute's work. A distribution needs no more."""
 UNIT_EDGES = np.linspace(0.0, 1.0, 1001)
 """Bins of scores and margins: fine enough to read a threshold from."""
 LENGTH_EDGES = 2.0 ** np.arange(0, 15)
@@ -69,6 +72,7 @@ class Group:
     step: str | None
     """The step that rejected the rows; None for labelled ones."""
     total: int = 0
+    """Where a part of the rows was looked at, what it comes to in all of them."""
     rows: list[dict] = field(default_factory=list)
     """Rows of `schema.LABEL` or `schema.REJECT` without ``models``, by rising row id."""
     _chosen: list[tuple[str, int]] = field(default_factory=list)
@@ -102,41 +106,66 @@ class Survey:
     """The annotator's, with the series of `score`, and ``rejected`` in place of ``abstained``."""
     groups: list[Group]
     """Labelled groups first, then a group a step and reason, the largest first. Empty groups are left out."""
+    looked_at: int
+    """Rows that this is made of; fewer than `rows` where there are very many."""
+    rows: int
+    """Rows of the run."""
 
 
-def survey(labels: ds.Dataset, rejects: ds.Dataset, sample: int = 8) -> Survey:
+@dataclass(frozen=True)
+class _Part:
+    """What is looked at of a dataset."""
+
+    pieces: list[ds.Fragment]
+    """Row groups."""
+    looked_at: int
+    rows: int
+
+    def whole(self, count: int) -> int:
+        """Return what a count of the rows looked at comes to in all of them."""
+        return round(count * self.rows / self.looked_at) if self.looked_at else 0
+
+
+def survey(labels: ds.Dataset, rejects: ds.Dataset, sample: int = 8, most_rows: int = MOST_ROWS) -> Survey:
     """Look over a finished run.
 
     Args:
         labels: the Parquet parts of `schema.LABEL`; may have no rows.
         rejects: the Parquet parts of `schema.REJECT`; may have no rows.
         sample: rows kept for each decision.
+        most_rows: of each dataset so many are looked at; about, as files are read whole.
 
     Returns:
-        Distributions of all rows, and groups with at most `sample` rows each.
+        Distributions of the rows looked at, and groups with at most `sample` rows each.
     """
+    kept, left = _part(labels, most_rows), _part(rejects, most_rows)
     score, margin, link_score = Histogram(UNIT_EDGES), Histogram(UNIT_EDGES), Histogram(UNIT_EDGES)
     chars, confidence = Histogram(LENGTH_EDGES), Histogram(UNIT_EDGES)
-    for _, table in _scan(_pieces(labels), ["entity_id", "truth", "score", "margin", "link_score"], _CHARS | _NOTE):
+    for _, table in _scan(kept.pieces, ["entity_id", "truth", "score", "margin", "link_score"], _CHARS | _NOTE):
         for name, mask in _verdicts(table).items():
             score.add(name, table["score"].filter(mask))
             margin.add(name, table["margin"].filter(mask))
             confidence.add(name, table["confidence"].filter(mask))
         link_score.add("labelled", table["link_score"])
         chars.add("labelled", table["chars"])
-    groups = _labelled_groups(labels, score, margin, sample) + _reject_groups(rejects, sample)
-    for _, table in _scan(_pieces(rejects), ["reject_reason", "score", "margin", "link_score"], _CHARS | _NOTE):
+    groups = _labelled_groups(kept, score, margin, sample) + _reject_groups(left, sample)
+    for _, table in _scan(left.pieces, ["reject_reason", "score", "margin", "link_score"], _CHARS | _NOTE):
         abstained = table.filter(pc.is_in(table["reject_reason"], pa.array(_ABSTENTIONS)))
         score.add("abstained", abstained["score"])
         margin.add("abstained", abstained["margin"])
         link_score.add("abstained", abstained["link_score"])
         chars.add("rejected", table["chars"])
         confidence.add("rejected", table["confidence"])
-    return Survey(score, margin, link_score, chars, confidence, groups)
+    looked_at, rows = kept.looked_at + left.looked_at, kept.rows + left.rows
+    return Survey(score, margin, link_score, chars, confidence, groups, looked_at, rows)
 
 
-def _pieces(dataset: ds.Dataset) -> list[ds.Fragment]:
-    return [piece for fragment in dataset.get_fragments() for piece in fragment.split_by_row_group()]
+def _part(dataset: ds.Dataset, most_rows: int) -> _Part:
+    """Return every n-th file, so that not many more rows than `most_rows` are looked at."""
+    rows = dataset.count_rows()
+    files = list(dataset.get_fragments())[:: max(1, -(-rows // most_rows))]
+    pieces = [piece for file in files for piece in file.split_by_row_group()]
+    return _Part(pieces, sum(group.num_rows for piece in pieces for group in piece.row_groups), rows)
 
 
 def _scan(
@@ -156,12 +185,12 @@ def _verdicts(table: pa.Table) -> dict[str, np.ndarray]:
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def _labelled_groups(labels: ds.Dataset, scores: Histogram, margins: Histogram, sample: int) -> list[Group]:
+def _labelled_groups(labels: _Part, scores: Histogram, margins: Histogram, sample: int) -> list[Group]:
     """Sample labelled rows: sure ones, those near a threshold, those where the picture changed the text's answer."""
-    pieces = _pieces(labels)
     low, high, thin = scores.quantile(0.1), scores.quantile(0.5), margins.quantile(0.1)
     groups = {name: Group(name, None) for name in ("high", "near", "overruled", "wrong", *ANNOTATED)}
-    for number, table in _scan(pieces, ["row_id", "entity_id", "link_entity_id", "truth", "score", "margin"], _NOTE):
+    columns = ["row_id", "entity_id", "link_entity_id", "truth", "score", "margin"]
+    for number, table in _scan(labels.pieces, columns, _NOTE):
         near = pc.or_kleene(pc.less(table["score"], low), pc.less(table["margin"], thin))
         masks = {
             "near": near,
@@ -174,13 +203,12 @@ def _labelled_groups(labels: ds.Dataset, scores: Histogram, margins: Histogram, 
         }
         for name, mask in masks.items():
             groups[name].offer(number, table["row_id"].filter(mask), sample)
-    return _filled(groups.values(), pieces, _SHOWN)
+    return _filled(groups.values(), labels, _SHOWN)
 
 
-def _reject_groups(rejects: ds.Dataset, sample: int) -> list[Group]:
-    pieces = _pieces(rejects)
+def _reject_groups(rejects: _Part, sample: int) -> list[Group]:
     groups: dict[tuple[str, str], Group] = {}
-    for number, table in _scan(pieces, ["row_id", "reject_step", "reject_reason"]):
+    for number, table in _scan(rejects.pieces, ["row_id", "reject_step", "reject_reason"]):
         kinds = table.group_by(["reject_step", "reject_reason"]).aggregate([]).to_pylist()
         for kind in kinds:
             step, reason = kind["reject_step"], kind["reject_reason"]
@@ -188,11 +216,12 @@ def _reject_groups(rejects: ds.Dataset, sample: int) -> list[Group]:
             group = groups.setdefault((step, reason), Group(reason, step))
             group.offer(number, table["row_id"].filter(mask), sample)
     ordered = sorted(groups.values(), key=lambda group: (-group.total, str(group.step), group.decision))
-    return _filled(ordered, pieces, _REJECTED)
+    return _filled(ordered, rejects, _REJECTED)
 
 
-def _filled(groups: Iterable[Group], pieces: list[ds.Fragment], columns: list[str]) -> list[Group]:
+def _filled(groups: Iterable[Group], part: _Part, columns: list[str]) -> list[Group]:
     kept = [group for group in groups if group.total]
     for group in kept:
-        group.fetch(pieces, columns)
+        group.fetch(part.pieces, columns)
+        group.total = part.whole(group.total)
     return kept

@@ -1,4 +1,4 @@
-"""Random views of pictures on the device that trains: part, mirror image and colours of each are drawn by torch's seed.
+"""Random views of pictures on the device that trains: part, mirror image and colours of each are drawn beforehand.
 
 After SimCLR (arXiv 2002.05709, appendix A). Its hue and blur are left out, and colours change in one order: our choice.
 All is done on tensors of one size, so that no data decides a program.
@@ -16,6 +16,8 @@ GREY = (0.299, 0.587, 0.114)
 """Weights of the colours in a picture's light (ITU-R BT.601)."""
 RATIOS = (3 / 4, 4 / 3)
 """Of a part's sides."""
+DRAWS = 10
+"""Random numbers that a view takes."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +34,26 @@ class ViewConfig:
     """Share of views that have no colours."""
 
 
-def view(image_BCHW: Tensor, side: int, config: ViewConfig) -> Tensor:
+def view(image_BCHW: Tensor, draw_BR: Tensor, side: int, config: ViewConfig) -> Tensor:
     """Return a view of each picture, float [B, 3, side, side] of 0..1.
 
     Args:
         image_BCHW: float, 0..1.
+        draw_BR: float, `DRAWS` numbers of 0..1 for each.
         side: pixels.
         config: see there.
     """
+    place_5B, colour_5B = draw_BR.T.split(DRAWS // 2)
     with torch.autocast(image_BCHW.device.type, enabled=False):  # pixels have eight bits, as bfloat16's fractions do
-        down_BSH, across_BSW = _places(image_BCHW, side, config.least_area)
+        down_BSH, across_BSW = _places(image_BCHW, place_5B, side, config.least_area)
         part_BCSW = down_BSH[:, None] @ image_BCHW
-        return _recoloured(part_BCSW @ across_BSW.transpose(1, 2)[:, None], config)
+        return _recoloured(part_BCSW @ across_BSW.transpose(1, 2)[:, None], colour_5B, config)
 
 
-def _places(image_BCHW: Tensor, side: int, least_area: float) -> tuple[Tensor, Tensor]:
+def _places(image_BCHW: Tensor, draw_5B: Tensor, side: int, least_area: float) -> tuple[Tensor, Tensor]:
     """Return how rows and columns of a random part of each picture are made of the picture's: [B, S, H], [B, S, W]."""
     height, width = image_BCHW.shape[2:]
-    area_B, ratio_B, left_B, top_B, mirror_B = torch.rand(5, len(image_BCHW), device=image_BCHW.device)
+    area_B, ratio_B, left_B, top_B, mirror_B = draw_5B
     area_B = least_area + (1 - least_area) * area_B
     low, high = (math.log(ratio) for ratio in RATIOS)
     ratio_B = (low + (high - low) * ratio_B).exp()
@@ -70,8 +74,8 @@ def _resampling(start_B: Tensor, share_B: Tensor, size: int, side: int) -> Tenso
     return weight_BSP / weight_BSP.sum(-1, keepdim=True)
 
 
-def _recoloured(image_BCHW: Tensor, config: ViewConfig) -> Tensor:
-    draw_5B111 = torch.rand(5, len(image_BCHW), 1, 1, 1, device=image_BCHW.device)
+def _recoloured(image_BCHW: Tensor, draw_5B: Tensor, config: ViewConfig) -> Tensor:
+    draw_5B111 = draw_5B[..., None, None, None]
     changes_B111 = (draw_5B111[3] < config.jittered).float()
     bright, contrast, colour = (1 + changes_B111 * config.jitter * (2 * draw - 1) for draw in draw_5B111[:3])
     found = (image_BCHW * bright).clamp(0, 1)

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from raylab.assets import fetch
 from raylab.errors import RaylabError, nearest
-from raylab.models.weights import find_clip
+from raylab.models.weights import HUB, find_clip, hub_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,14 +39,16 @@ class DualEncoderConfig:
         """Return open_clip's description of the model, ``{"model_cfg": ..., "preprocess_cfg": ...}``.
 
         Raises:
-            RaylabError: an unknown architecture (the nearest is named), a folder without the file.
+            RaylabError: an unknown architecture (the nearest is named), a folder without the file, a model of the hub
+                that is not to be had.
         """
         name = fetch(self.name)
-        if (Path(name) / CONFIG_FILE).is_file():
-            return json.loads((Path(name) / CONFIG_FILE).read_text(encoding="utf-8"))
+        place = hub_file(name, CONFIG_FILE) if name.startswith(HUB) else Path(name) / CONFIG_FILE
+        if place.is_file():
+            return json.loads(place.read_text(encoding="utf-8"))
         import open_clip
 
-        found = open_clip.get_model_config(name.removeprefix("hf-hub:"))
+        found = open_clip.get_model_config(name)
         if found is None:
             hint = nearest(name, open_clip.list_models())
             raise RaylabError(
@@ -65,18 +67,24 @@ class DualEncoderConfig:
         name = self._open_clip_name()
         if self.pretrained or (name.startswith(("local-dir:", "hf-hub:")) and not self.from_scratch):
             origin = find_clip(self.name, self.pretrained)
-            model = open_clip.create_model(origin.name, pretrained=origin.pretrained, require_pretrained=True)
+            with _of(origin.id):
+                model = open_clip.create_model(origin.name, pretrained=origin.pretrained, require_pretrained=True)
         else:
             self.model_config()  # names the nearest architecture where there is none
-            with _quiet():
+            with _of(self.name), _quiet():
                 model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
         return DualEncoder(model)
 
     def tokenizer(self) -> Any:
-        """Return open_clip's tokenizer: texts -> int64 [n, context length]."""
+        """Return open_clip's tokenizer: texts -> int64 [n, context length].
+
+        Raises:
+            RaylabError: it is not to be had.
+        """
         import open_clip
 
-        return open_clip.get_tokenizer(self._open_clip_name())
+        with _of(f"{self.name}, its tokenizer"):
+            return open_clip.get_tokenizer(self._open_clip_name())
 
     def _open_clip_name(self) -> str:
         name = fetch(self.name)
@@ -108,8 +116,29 @@ class DualEncoderConfig:
         from safetensors.torch import save_file
 
         self.save_architecture(folder, dict(module.clip.visual.preprocess_cfg))
+        self._save_tokenizer(folder)
         state = {name: value.detach().cpu().contiguous() for name, value in module.clip.state_dict().items()}
         save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer where it is Hugging Face's: open_clip looks for it in a model's own folder alone."""
+        named = self.model_config()["model_cfg"]["text_cfg"].get("hf_tokenizer_name")
+        if named and not Path(fetch(self.name)).is_dir():  # a folder's was copied
+            self.tokenizer().tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _of(model: str) -> Iterator[None]:
+    """Say which model it is that cannot be built: otherwise workers would be begun again, as if they had died."""
+    try:
+        yield
+    except Exception as error:  # open_clip, safetensors, torch and transformers each raise their own kinds
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise RaylabError(
+            f"CLIP {model}: cannot be built ({said}). Its files may be damaged or of another architecture. What it has "
+            "of the hub (texts' networks, tokenizers) has to be in the hub's cache folder, HF_HOME, where there is no "
+            "network."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -246,3 +275,8 @@ def image_side(preprocess: dict[str, Any]) -> int:
 def normalised(image_BHWC: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return uint8 [B, H, W, 3] as float [B, 3, H, W]; mean and deviation are [1, 3, 1, 1]."""
     return (image_BHWC.permute(0, 3, 1, 2).float().div(255) - mean) / std
+
+
+def unnormalised(image_BCHW: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Undo `normalised`; what is beyond black and white becomes either."""
+    return (image_BCHW * std + mean).mul(255).round().clamp(0, 255).permute(0, 2, 3, 1).byte()

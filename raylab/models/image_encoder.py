@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,9 @@ def is_encoder(folder: Path) -> bool:
         return False
 
 
-def save_encoder(model: nn.Module, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
+def save_encoder(
+    model: nn.Module, folder: Path, mean: Sequence[float], std: Sequence[float], names: Mapping[str, str] | None = None
+) -> None:
     """Write a timm model as timm reads it (``timm.create_model("local-dir:FOLDER", pretrained=True)``).
 
     Args:
@@ -39,11 +41,13 @@ def save_encoder(model: nn.Module, folder: Path, mean: Sequence[float], std: Seq
         folder: made where it is missing.
         mean: of its pixels, a colour each.
         std: likewise. The whole of a picture's middle is looked at.
+        names: of the classes of its head, in their order: id -> title.
     """
     from timm.models import save_for_hf
 
     pixels = {"mean": tuple(mean), "std": tuple(std), "crop_pct": 1.0}
-    about = {"pretrained_cfg": {"tag": "", "license": ""}}  # not those of the weights that the name stands for
+    about: dict[str, Any] = {"pretrained_cfg": {"tag": "", "license": ""}}  # not those that the name stands for
+    about |= {"label_names": list(names), "label_descriptions": dict(names)} if names else {}
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     save_for_hf(model, str(folder), model_config=about, safe_serialization=True, data_config=pixels)
 

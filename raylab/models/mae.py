@@ -44,18 +44,22 @@ class VitConfig:
     """What a trained encoder's vector is: ``token``, the class token, as in MAE's linear probe, or ``avg``, the mean of
     the patches' tokens."""
     weights: str = ""
-    """What it begins with: a file with MAE's published weights or timm's (mae_pretrain_vit_base.pth), a folder or a
-    hub's name of a ViTMAE (facebook/vit-mae-base), or ``timm``: the weights of the name's tag. Empty: random."""
+    """What it begins with: a training run's folder, a file with MAE's published weights or timm's
+    (mae_pretrain_vit_base.pth), a folder of timm, a folder or a hub's name of a ViTMAE (facebook/vit-mae-base), or
+    ``timm``: the weights of the name's tag. Empty: random."""
 
     def __post_init__(self) -> None:
         """Refuse a way of pooling that is not known."""
         if self.pool not in POOLS:
             raise RaylabError(f"encoder.pool {self.pool!r} is not known: {', '.join(POOLS)}.")
 
-    def build(self) -> VisionTransformer:
+    def build(self, **settings: Any) -> VisionTransformer:
         """Return the network, random weights by torch's present seed as MAE draws them; `mae_weights` loads others.
 
         Its positions are fixed: MAE's sines and cosines, or what weights bring.
+
+        Args:
+            settings: other ones than those of a bare encoder, for `timm.create_model`.
 
         Raises:
             RaylabError: no such network (the nearest is named), or none of this shape.
@@ -63,8 +67,9 @@ class VitConfig:
         import timm
 
         self._check_name()
+        bare: dict[str, Any] = {"num_classes": 0, "global_pool": self.pool, "fc_norm": False}
         try:
-            found = timm.create_model(self.name, num_classes=0, global_pool=self.pool, fc_norm=False, **self._shape())
+            found = timm.create_model(self.name, **(bare | settings | self._shape()))
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
             raise RaylabError(f"encoder {self.name} cannot be built with {self._shape()}: {error}") from error
         vit = cast(VisionTransformer, found)
@@ -78,6 +83,16 @@ class VitConfig:
         vit.pos_embed.data = sines(vit.patch_embed.grid_size, vit.embed_dim, first)
         vit.pos_embed.requires_grad_(False)
         return vit
+
+    @property
+    def patches(self) -> int:
+        """Patches of a picture; nothing is computed to count them.
+
+        Raises:
+            RaylabError: see `build`.
+        """
+        with torch.device("meta"):
+            return self.build().patch_embed.num_patches
 
     @property
     def side(self) -> int:
@@ -231,6 +246,19 @@ def patches(image_BCHW: Tensor, side: int) -> Tensor:
     batch, colours, height, width = image_BCHW.shape
     cut = image_BCHW.reshape(batch, colours, height // side, side, width // side, side)
     return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, side * side * colours)
+
+
+def joined(value_BNP: Tensor, size: tuple[int, int], side: int) -> Tensor:
+    """Undo `patches`: return pictures of `size` (height, width), [B, 3, H, W]."""
+    height, width = size
+    cut = value_BNP.unflatten(-1, (side, side, -1)).unflatten(1, (height // side, width // side))
+    return cut.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def like(pixel_BNP: Tensor, true_BNP: Tensor) -> Tensor:
+    """Undo `normalised_patches`: return patches with mean and deviation of the true ones."""
+    variance_BN1, mean_BN1 = torch.var_mean(true_BNP, -1, keepdim=True)
+    return pixel_BNP.float() * (variance_BN1 + VARIANCE_EPS).sqrt() + mean_BN1
 
 
 def normalised_patches(image_BCHW: Tensor, side: int) -> Tensor:

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from raylab.assets import fetch
 from raylab.errors import RaylabError
+from raylab.models.image_encoder import is_encoder
 from raylab.models.mae import PixelDecoder
 
 OF_TIMM = "timm"
 """Stands for the weights of a timm name's tag."""
 _HEADS = ("head.", "head_dist.", "fc_norm.")
-"""What a classifier has besides."""
+"""What a classifier has besides; ours begins anew."""
 _DECODER = {
     "decoder_embed.": "embed.",
     "mask_token": "mask",
@@ -74,9 +75,12 @@ def load(state: Mapping[str, Tensor], vit: VisionTransformer, pixels: PixelDecod
         said: what the weights are called in errors.
     """
     decoder = {name: value for name, value in state.items() if name.startswith((*_DECODER, _POSITIONS))}
-    encoder = {name: value for name, value in state.items() if name not in decoder and not name.startswith(_HEADS)}
+    ours = vit.state_dict()
+    heads = {name: value for name, value in ours.items() if name.startswith(_HEADS)}
+    left_out = _HEADS if "norm.weight" in ours else (*_HEADS, "norm.")  # which a classifier has behind the mean instead
+    encoder = {name: value for name, value in state.items() if name not in decoder and not name.startswith(left_out)}
     try:
-        vit.load_state_dict(checkpoint_filter_fn(encoder, vit))
+        vit.load_state_dict(checkpoint_filter_fn(encoder, vit) | heads)
     except (RuntimeError, ValueError) as error:
         raise RaylabError(f"{said}: these weights do not fit the encoder ({str(error)[:500]}).") from error
     decoder.pop(_POSITIONS, None)
@@ -102,14 +106,16 @@ def _state(name: str, weights: str) -> Mapping[str, Tensor]:
             ).state_dict()
         if place.is_file():
             return load_state_dict(str(place))
+        if folder := next((one for one in (place, place / "model") if is_encoder(one)), None):
+            return load_state_dict(str(folder / "model.safetensors"))
         return from_hugging_face(_vit_mae(str(place) if place.is_dir() else weights))
     except RaylabError:
         raise
     except Exception as error:  # timm, torch, the hub's client, the network and the files each raise their own kinds
         raise RaylabError(
             f"--task.encoder.weights {weights}: cannot be loaded ({type(error).__name__}: {str(error)[:200]}). Give a "
-            "file of MAE's or timm's weights, or a folder of a ViTMAE, or fetch it where there is a network and copy "
-            "HF_HOME."
+            "training run's folder, a file of MAE's or timm's weights, or a folder of either, or fetch it where there "
+            "is a network and copy HF_HOME."
         ) from error
 
 

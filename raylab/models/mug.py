@@ -15,14 +15,18 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from raylab.models.captioner import CaptionDecoder, CaptionShape, Vocabulary
-from raylab.models.dual_encoder import normalised
+from raylab.models.dual_encoder import normalised, unnormalised
 from raylab.models.image_encoder import save_encoder
 from raylab.models.mae import (
     PixelDecoder,
     PixelShape,
     VitConfig,
     encode_visible,
+    joined,
+    like,
+    masked_places,
     normalised_patches,
+    patches,
     reconstruction_losses,
     visible_places,
 )
@@ -33,7 +37,7 @@ IMAGENET = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
 class Mug(nn.Module):
-    """The network. It takes raw pixels; what is visible of each picture is drawn by torch's generator.
+    """The network. It takes raw pixels, and numbers by which it is decided what is visible of each picture.
 
     Args:
         vit: the encoder.
@@ -94,39 +98,53 @@ class Mug(nn.Module):
         pixel = (settings["mean"], settings["std"]) if encoder.weights == OF_TIMM else IMAGENET
         return cls(vit, painter, writer, keep=keep, pixel=pixel)
 
-    def forward(
-        self, image_BHWC: Tensor, token_BT: Tensor | None = None, noise_BN: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, image_BHWC: Tensor, noise_BN: Tensor, token_BT: Tensor | None = None) -> dict[str, Tensor]:
         """Look at a part of each picture.
 
         Args:
             image_BHWC: uint8 [B, H, W, 3].
+            noise_BN: float; the patches with the least are visible.
             token_BT: int64, captions: start, words, end, padding; where captions are written.
-            noise_BN: float, which decides what is visible; None: drawn here.
 
         Returns:
-            ``visible_BK`` (int64), with pixels ``pixel_BNP``, with captions ``logit_BTV``.
+            ``visible_BK`` (int64), with pixels ``pixel_BNP`` and ``target_BNP``, with captions ``logit_BTV``.
         """
-        image_BLD, visible_BK = self.look(image_BHWC, noise_BN)
+        image_BCHW = normalised(image_BHWC, self.mean, self.std)
+        image_BLD, visible_BK = self._look(image_BCHW, noise_BN)
         outputs = {"visible_BK": visible_BK}
         if self.pixels is not None:
             outputs["pixel_BNP"] = self.pixels(image_BLD, visible_BK, self._saves_memory)
+            outputs["target_BNP"] = normalised_patches(image_BCHW, self.side)
         if self.captions is not None:
             outputs["logit_BTV"] = self.captions(image_BLD, token_BT, self._saves_memory)
         return outputs
 
-    def look(self, image_BHWC: Tensor, noise_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def look(self, image_BHWC: Tensor, noise_BN: Tensor) -> tuple[Tensor, Tensor]:
         """Return the encoder's tokens of what is visible, and what that is; arguments as in `forward`."""
-        if noise_BN is None:
-            noise_BN = torch.rand(len(image_BHWC), self.patches, device=image_BHWC.device)
+        return self._look(normalised(image_BHWC, self.mean, self.std), noise_BN)
+
+    def _look(self, image_BCHW: Tensor, noise_BN: Tensor) -> tuple[Tensor, Tensor]:
         visible_BK = visible_places(noise_BN, self.keep)
-        image_BCHW = normalised(image_BHWC, self.mean, self.std)
         return encode_visible(self.vit, image_BCHW, visible_BK, self._saves_memory), visible_BK
 
-    def reconstruction_losses(self, outputs: Mapping[str, Tensor], image_BHWC: Tensor) -> Tensor:
+    def reconstruction_losses(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Return float32 [B]: each picture's error over its masked patches; 1 is that of painting patches grey."""
-        target_BNP = normalised_patches(normalised(image_BHWC, self.mean, self.std), self.side)
-        return reconstruction_losses(outputs["pixel_BNP"], target_BNP, outputs["visible_BK"])
+        return reconstruction_losses(outputs["pixel_BNP"], outputs["target_BNP"], outputs["visible_BK"])
+
+    def painted(self, pixel_BNP: Tensor, image_BHWC: Tensor, visible_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two pictures of each, uint8 [B, H, W, 3]: what is visible, the rest grey; and with the rest painted.
+
+        What is painted has no light and no contrast of its own: each patch gets those of the true one.
+        """
+        image_BCHW = normalised(image_BHWC, self.mean, self.std)
+        hidden_BN1 = masked_places(visible_BK, self.patches)[..., None]
+        true_BNP = patches(image_BCHW, self.side)
+        both = (true_BNP * (1 - hidden_BN1), torch.lerp(true_BNP, like(pixel_BNP, true_BNP), hidden_BN1))
+        _, height, width, _ = image_BHWC.shape
+        seen_BHWC, full_BHWC = (
+            unnormalised(joined(one_BNP, (height, width), self.side), self.mean, self.std) for one_BNP in both
+        )
+        return seen_BHWC, full_BHWC
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep block inputs alone for the backward pass, and compute the rest again."""

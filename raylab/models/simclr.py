@@ -16,7 +16,7 @@ from raylab.models.image_encoder import save_encoder
 
 
 class SimClr(nn.Module):
-    """The network. It takes raw pixels and makes two views of each picture itself.
+    """The network. It takes raw pixels and random numbers, and makes two views of each picture itself.
 
     Args:
         vit: the encoder.
@@ -38,17 +38,22 @@ class SimClr(nn.Module):
         for name, values in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
-    def forward(self, image_BHWC: Tensor) -> dict[str, Tensor]:
+    def forward(self, image_BHWC: Tensor, draw_BVR: Tensor) -> dict[str, Tensor]:
         """Return ``first_BD`` and ``second_BD``: unit vectors of two views (float32).
 
         Args:
             image_BHWC: uint8 [B, H, W, 3], larger than the encoder's pictures.
+            draw_BVR: float [B, 2, `augment.DRAWS`], of 0..1: what is random about either view.
         """
-        image_BCHW = image_BHWC.permute(0, 3, 1, 2).float().div(255)
-        views = torch.cat([view(image_BCHW, self.side, self.views) for _ in range(2)])
+        views = torch.cat(self.views_of(image_BHWC, draw_BVR))
         vector_ND = self.project(self.vit((views - self.mean) / self.std))
         first_BD, second_BD = normalize(vector_ND.float(), dim=-1).chunk(2)
         return {"first_BD": first_BD, "second_BD": second_BD}
+
+    def views_of(self, image_BHWC: Tensor, draw_BVR: Tensor) -> list[Tensor]:
+        """Return the first and the second views, float [B, 3, H, W] of 0..1; arguments as in `forward`."""
+        image_BCHW = image_BHWC.permute(0, 3, 1, 2).float().div(255)
+        return [view(image_BCHW, draw_BR, self.side, self.views) for draw_BR in draw_BVR.unbind(1)]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep block inputs alone for the backward pass, and compute the rest again."""

@@ -12,7 +12,7 @@ from raylab.assets import fetch
 from raylab.errors import RaylabError, nearest
 
 _CONFIG_FILE = "open_clip_config.json"
-_LOCAL, _HUB = "local-dir:", "hf-hub:"
+_LOCAL, HUB = "local-dir:", "hf-hub:"
 _CONTENT_ADDRESS = re.compile(r"[0-9a-f]{64}")
 _REVISION_DIGITS = 12
 
@@ -62,7 +62,7 @@ def find_clip(name: str, pretrained: str | None) -> ClipFiles:
         RaylabError: for an unknown name or tag (naming the nearest) and for weights that are not to be had.
     """
     name = fetch(name)
-    if name.startswith(_HUB):
+    if name.startswith(HUB):
         return _find_on_hub(name, pretrained)
     folder = Path(name.removeprefix(_LOCAL))
     if name.startswith(_LOCAL) or folder.is_dir():
@@ -86,17 +86,24 @@ def _find_in_folder(folder: Path, pretrained: str | None) -> ClipFiles:
 
 
 def _find_on_hub(name: str, pretrained: str | None) -> ClipFiles:
-    from open_clip.pretrained import download_pretrained_from_hf
-
     if pretrained:
         raise RaylabError(f"CLIP {name}: a model of the hub brings its own weights; set pretrained to null.")
-    repo = name.removeprefix(_HUB)
+    config, weights = hub_file(name, _CONFIG_FILE), hub_file(name)
+    return ClipFiles(name.removeprefix(HUB), name, None, weights, (config, weights))
+
+
+def hub_file(name: str, file: str | None = None) -> Path:
+    """Return a file of a model on the hub, fetched where it is not in the hub's cache; null: its weights.
+
+    Raises:
+        RaylabError: it is not to be had.
+    """
+    from open_clip.pretrained import download_pretrained_from_hf
+
     try:
-        config = Path(download_pretrained_from_hf(repo, filename=_CONFIG_FILE))
-        weights = Path(download_pretrained_from_hf(repo))
+        return Path(download_pretrained_from_hf(name.removeprefix(HUB), filename=file))
     except Exception as error:  # whatever the hub's client, the network and the disk raise
         raise _unavailable(name, f"open_clip.create_model({name!r})", error) from error
-    return ClipFiles(repo, name, None, weights, (config, weights))
 
 
 def _find_architecture(name: str, pretrained: str | None) -> ClipFiles:

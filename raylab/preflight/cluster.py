@@ -8,12 +8,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from raylab.errors import RaylabError
 from raylab.preflight.asked import Asked
 from raylab.preflight.base import Check, Finding, Seen, Task, nodes_of, together
 
 TIMEOUT_S = 5.0
 """For an answer from W&B."""
+UNREACHED = "there is a key, and no answer from"
+"""How a look begins that found W&B not to be reached."""
 WARN_UPLOAD = 20 * 2**20
 """Bytes: more than a project's code has."""
 
@@ -64,7 +65,7 @@ class Upload(Check):
 
 
 class WandB(Check):
-    """W&B is reached, or not needed."""
+    """W&B is reached, or not needed. Never a failure: a run whose W&B does not answer goes on, and keeps its curves."""
 
     name = "W&B"
     way_out = "open the way to it, or WANDB_MODE=offline: then the run is kept in its folder, and wandb sync sends it"
@@ -74,11 +75,7 @@ class WandB(Check):
         return asked.project is not None
 
     def look(self, task: Task) -> str:
-        """Return how a run on this host would be tracked.
-
-        Raises:
-            RaylabError: there is a key, and the server does not answer.
-        """
+        """Return how a run on this host would be tracked."""
         address = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
         if os.environ.get("WANDB_MODE", "online") != "online":
             return f"{os.environ['WANDB_MODE']}, by WANDB_MODE"
@@ -89,11 +86,13 @@ class WandB(Check):
         except urllib.error.HTTPError:
             pass  # it answers
         except OSError as error:
-            raise RaylabError(f"there is a key, and {address} is not to be reached ({error})") from error
+            return f"{UNREACHED} {address} ({error})"
         return f"online, {address}"
 
     def judge(self, seen: Seen) -> Finding:
         """The first worker may be on any node."""
+        if any(one.startswith(UNREACHED) for one in seen.nodes.values()):
+            return self.warn(together(seen.nodes))
         if len(set(seen.nodes.values())) > 1:
             return self.warn(together(seen.nodes), "give all nodes the key: env_vars of the job's runtime environment")
         return self.ok(next(iter(seen.nodes.values())))

@@ -99,8 +99,10 @@ def _asked_of_labels(config: Any) -> Asked:
 
 
 def _asked_of_training(config: Any) -> Asked:
+    from raylab.train.begin import completed
     from raylab.train.plan import check
 
+    config = completed(config)
     check(config)
     return asked.of_train(config, READ_CPUS + config.parallel.workers * config.parallel.cpus)
 

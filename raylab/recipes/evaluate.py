@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raylab.evaluate.embedding import EmbeddingConfig
 from raylab.evaluate.matching import MatchingConfig
 from raylab.evaluate.oven import OvenConfig
 from raylab.evaluate.plan import EvaluateConfig
@@ -28,6 +29,7 @@ def miniworld() -> EvaluateConfig:
         data="miniworld://?rows=600&seed=901",
         oven=OvenConfig(questions="miniworld://?rows=1500&seed=903"),
         zero_shot=ZeroShotConfig(prompts="cifar100"),  # as many texts as two cores embed in a moment
+        embedding=EmbeddingConfig(edges="miniworld://"),
         probe=ProbeConfig(train="miniworld://?rows=1200&seed=902"),
         matching=MatchingConfig(memory="miniworld://?rows=1200&seed=902"),
     )

@@ -10,9 +10,12 @@ from raylab.models.augment import ViewConfig
 from raylab.models.captioner import CaptionShape
 from raylab.models.dual_encoder import DualEncoderConfig
 from raylab.models.git_module import GitShape
-from raylab.models.mae import PixelShape, VitConfig
+from raylab.models.mae import PixelShape
 from raylab.models.text import TokenizerConfig
+from raylab.recipes.devise import DEVISE
 from raylab.recipes.label import MINIWORLD_CLIP, MINIWORLD_QUESTIONS
+from raylab.recipes.miniworld import MINIWORLD_VIT, small
+from raylab.recipes.transfer import TRANSFER
 from raylab.sources.base import SourceConfig
 from raylab.tasks.clip import ClipTask
 from raylab.tasks.git import GitTask, TargetsConfig
@@ -20,7 +23,7 @@ from raylab.tasks.mofi import MofiTask
 from raylab.tasks.mug import MugTask, WeightsConfig
 from raylab.tasks.simclr import SimClrTask
 from raylab.train.optim import OptimConfig
-from raylab.train.plan import CheckpointConfig, DataConfig, ParallelConfig, TrackConfig, TrainConfig
+from raylab.train.plan import DataConfig, ParallelConfig, TrainConfig
 
 MINIWORLD_ENCODER = DualEncoderConfig(name=MINIWORLD_CLIP.name, from_scratch=True)
 """The shipped CLIP's architecture and tokenizer, random weights."""
@@ -201,12 +204,12 @@ def simclr_b16() -> SimClrRun:
 
 def clip_miniworld() -> ClipRun:
     """The baseline on a laptop: minutes on two cores."""
-    return ClipRun(recipe="clip_miniworld", task=ClipTask(MINIWORLD_ENCODER, "shift"), **_small("all"))
+    return ClipRun(recipe="clip_miniworld", task=ClipTask(MINIWORLD_ENCODER, "shift"), **small("all"))
 
 
 def mofi_miniworld() -> MofiRun:
     """MOFI on a laptop: minutes on two cores."""
-    return MofiRun(recipe="mofi_miniworld", task=MofiTask(MINIWORLD_ENCODER, "shift"), **_small("labelled"))
+    return MofiRun(recipe="mofi_miniworld", task=MofiTask(MINIWORLD_ENCODER, "shift"), **small("labelled"))
 
 
 def git_miniworld() -> GitRun:
@@ -218,7 +221,7 @@ def git_miniworld() -> GitRun:
         crop="shift",
         encoder_rate=1.0,
     )
-    return GitRun(recipe="git_miniworld", task=task, **_small("labelled"))
+    return GitRun(recipe="git_miniworld", task=task, **small("labelled"))
 
 
 def git_oven_miniworld() -> GitRun:
@@ -236,10 +239,6 @@ def git_oven_miniworld() -> GitRun:
     )
 
 
-MINIWORLD_VIT = VitConfig(name="vit_tiny_patch16_224", image_size=64, patch=8, width=96, layers=4, heads=4)
-"""Of a quarter of the pictures' 64 patches it sees 16."""
-
-
 def mug_miniworld() -> MugRun:
     """MUG on a laptop: minutes on two cores."""
     task = MugTask(
@@ -249,7 +248,7 @@ def mug_miniworld() -> MugRun:
         CaptionShape(width=96, layers=2, heads=4, length=24),
         crop="shift",
     )
-    return MugRun(recipe="mug_miniworld", task=task, **_small("all"))
+    return MugRun(recipe="mug_miniworld", task=task, **small("all"))
 
 
 def mae_miniworld() -> MugRun:
@@ -267,21 +266,7 @@ def masked_caption_miniworld() -> MugRun:
 def simclr_miniworld() -> SimClrRun:
     """SimCLR on a laptop: minutes on two cores. What a flag is lies in its colours, so they change little."""
     task = SimClrTask(MINIWORLD_VIT, ViewConfig(least_area=0.3, jitter=0.3, grey=0.0), hidden=192, dim=64)
-    return SimClrRun(recipe="simclr_miniworld", task=task, **_small("all"))
-
-
-def _small(rows: str) -> dict:
-    return {
-        "source": SourceConfig(uri="miniworld://?rows=2000&seed=7"),
-        "steps": 300,
-        "batch": 64,
-        "accelerator": "cpu",
-        "data": DataConfig(rows=rows, window_rows=5_000, task_rows=256),
-        "optim": OptimConfig(rate=2e-3, table_rate=1e-2, warmup_steps=20),
-        "parallel": ParallelConfig(threads=1),
-        "checkpoint": CheckpointConfig(every=100),
-        "track": TrackConfig(every=10),
-    }
+    return SimClrRun(recipe="simclr_miniworld", task=task, **small("all"))
 
 
 TRAIN = {
@@ -302,5 +287,7 @@ TRAIN = {
     "mae_miniworld": mae_miniworld,
     "masked_caption_miniworld": masked_caption_miniworld,
     "simclr_miniworld": simclr_miniworld,
+    **TRANSFER,
+    **DEVISE,
 }
 """What ``jobs/train.py --recipe`` knows."""

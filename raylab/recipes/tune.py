@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raylab.config import parse, parse_beside
+from raylab.config import flags_of, parse, parse_beside
 from raylab.recipes.train import TRAIN
 from raylab.tune.plan import Sweep, SweepConfig
 from raylab.tune.spaces import take_space
@@ -24,4 +24,5 @@ def parse_sweep(args: Sequence[str]) -> Sweep:
     """
     texts, rest = take_space(args)
     config, rest = parse_beside(SweepConfig, rest, HELP)
-    return Sweep.make(parse(TRAIN, "git_miniworld", rest, HELP), config, texts)
+    train = parse(TRAIN, "git_miniworld", rest, HELP, beside=[*flags_of(SweepConfig()), "--space"])
+    return Sweep.make(train, config, texts)

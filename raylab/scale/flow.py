@@ -170,7 +170,7 @@ class _Simulation:
         while self.done[-1] < self.wanted or self.pending:
             self.now, _, what, of = heapq.heappop(self.events)
             self.handle[what](of)
-        end = (self.phase.end_cpu_s + self.phase.end_row_s * self.wanted) / min(1.0, self.head.capacity)
+        end = self.phase.end_s(self.wanted) / min(1.0, self.head.capacity)
         return Outcome(self.now + end, self.ready, self.first, self.last, self.done, self.busy, self.losses)
 
     def _end(self, of: tuple[Shared, int]) -> None:

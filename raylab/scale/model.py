@@ -45,6 +45,8 @@ def _labeling(job: LabelConfig, rates: Rates, cluster: Cluster) -> Phase:
         start_wait_s=fixed.join_wait_s if cluster.head else fixed.start_wait_s,
         end_cpu_s=fixed.end_cpu_s,
         end_row_s=fixed.end_row_s,
+        report_row_s=fixed.report_row_s,
+        report_rows=fixed.report_rows,
     )
 
 
@@ -138,6 +140,8 @@ def _annotating(job: RewConfig, rates: Rates, cluster: Cluster) -> Phase:
         node_share=fixed.node_share,
         end_cpu_s=fixed.end_cpu_s,
         end_row_s=fixed.end_row_s,
+        report_row_s=fixed.report_row_s,
+        report_rows=fixed.report_rows,
     )
 
 

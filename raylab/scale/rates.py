@@ -79,9 +79,13 @@ class Fixed:
     node_share: float
     """Cores that Ray's own processes take on a node all the time."""
     end_cpu_s: float
-    """Core seconds behind the last row: report, shutdown."""
+    """Core seconds behind the last row: shutdown, files of the run."""
     end_row_s: float
-    """The same a row: the second pass."""
+    """The same a row: the second pass, counts."""
+    report_row_s: float
+    """The same a row that the report looks at."""
+    report_rows: float
+    """Those, at the most: of labels and of rejects `label.survey.MOST_ROWS` each."""
     boot_s: float
     """Until a machine that the autoscaler asked for has joined."""
 

@@ -58,9 +58,17 @@ class Phase:
     start_wait_s: float = 0.0
     """Seconds of the same without work on a core."""
     end_cpu_s: float = 0.0
-    """Core seconds of the driver behind the last row, whatever the number of rows: report, shutdown."""
+    """Core seconds of the driver behind the last row, whatever the number of rows: shutdown, files of the run."""
     end_row_s: float = 0.0
-    """The same a row: the second pass."""
+    """The same a row: the second pass, counts."""
+    report_row_s: float = 0.0
+    """The same a row that the report looks at."""
+    report_rows: float = 0.0
+    """Those, at the most."""
+
+    def end_s(self, rows: float) -> float:
+        """Return the core seconds of the driver behind the last of so many rows."""
+        return self.end_cpu_s + self.end_row_s * rows + self.report_row_s * min(rows, self.report_rows)
 
     @property
     def core_s(self) -> float:

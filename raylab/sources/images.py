@@ -82,6 +82,30 @@ def open_image(data: bytes, limits: Limits, side: int | None = None) -> Image.Im
         raise ImageRefused(Reason.IMAGE_CORRUPT, f"{header.format}: {type(error).__name__}: {error}") from error
 
 
+def open_indices(data: bytes, limits: Limits) -> Image.Image:
+    """Decode a mask: a PNG or other picture whose pixels are numbers, with a palette or in 8-bit grey.
+
+    Args:
+        data: the file's bytes.
+        limits: what is accepted.
+
+    Returns:
+        The numbers, mode L; a palette's colours do not matter.
+
+    Raises:
+        ImageRefused: see `open_image`; and for pictures in colours.
+    """
+    header = _check(data, limits)
+    try:
+        image = _DECODERS[header.format](io.BytesIO(header.pixels))
+        image.load()
+    except Exception as error:  # as above
+        raise ImageRefused(Reason.IMAGE_CORRUPT, f"{header.format}: {type(error).__name__}: {error}") from error
+    if image.mode not in ("L", "P"):
+        raise ImageRefused(Reason.IMAGE_FORMAT, f"a mask has 8-bit numbers or a palette, this one is {image.mode}")
+    return Image.frombytes("L", image.size, image.tobytes())
+
+
 def _check(data: bytes, limits: Limits) -> Header:
     """Return the image's header, or refuse the image for what it tells."""
     if not data:

@@ -157,6 +157,24 @@ class Measured(Protocol):
         ...
 
 
+@runtime_checkable
+class Located(Protocol):
+    """A `TaskConfig` that names files: each worker opens them, in a working directory of its own."""
+
+    def located(self, whole: Callable[[str], str]) -> TaskConfig:
+        """Return it with paths that `whole` made of its own."""
+        ...
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A `Learner` that shows more of a picture than the picture: what it painted."""
+
+    def pictures(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return uint8 [rows, height, width, 3]: what is shown beside what `describe` says of the same rows."""
+        ...
+
+
 class TaskConfig(Protocol):
     """A frozen dataclass that makes both halves."""
 

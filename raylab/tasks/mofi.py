@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.nn.functional import normalize
 
 from raylab.errors import RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.models.class_table import ClassTable, ClassTableConfig
 from raylab.models.contrastive import contrastive_loss
-from raylab.models.distributed import world
 from raylab.models.dual_encoder import DualEncoderConfig
 from raylab.tasks.base import Arrays, TaskContext
 from raylab.tasks.classes import Classes
@@ -154,11 +152,11 @@ class MofiLearner(DualLearner):
         return {"loss": torch.stack([weights[name] * part for name, part in parts.items()]).sum(), **parts}
 
     def describe(self, batch: Mapping[str, Tensor]) -> list[str]:
-        """The class nearest to each picture and the right one; where the table is sharded, see `clip.own_places`."""
+        """The class nearest to each picture and the right one; without a table, see `own_places`."""
         outputs = self.module(*self.inputs(batch))
-        if self.table is None or world() > 1:
-            return own_places(outputs) if "text_BD" in outputs else []
-        nearest_B = (outputs["image_BD"] @ normalize(self.table.weight, dim=-1).T).argmax(dim=1)
+        if self.table is None:
+            return own_places(outputs)
+        nearest_B = self.table.nearest(outputs["image_BD"])
         catalog = Catalog.open(self.context.kb)
         rows = Classes(self.context.run, self.context.kb).kb_rows
         said, right = (

@@ -21,7 +21,7 @@ from raylab.models.mae import PixelShape, VitConfig
 from raylab.models.mug import Mug
 from raylab.models.text import Tokenizer, TokenizerConfig
 from raylab.tasks.base import Arrays, ImageInput, TaskContext
-from raylab.tasks.encoder import EncoderLearner
+from raylab.tasks.encoder import EncoderLearner, EncoderTask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class WeightsConfig:
 
 
 @dataclass(frozen=True)
-class MugTask:
+class MugTask(EncoderTask):
     """Masked image and caption generation on pictures and alt-texts as they came."""
 
     encoder: VitConfig = field(default_factory=VitConfig)
@@ -86,10 +86,10 @@ class MugTask:
 
 
 class PairCollator:
-    """``token_BT`` int64: the caption, where captions are learnt; otherwise pictures are all there is."""
+    """``noise_BN`` float32, by which what is visible is chosen; where captions are learnt, ``token_BT`` int64."""
 
     def __init__(self, config: MugTask) -> None:
-        self.config = config
+        self.config, self.patches = config, config.encoder.patches
         self.image: ImageInput = ImageInput(config.encoder.side, config.crop)
         self.tokenizer = Tokenizer(config.tokenizer)
         self.columns: Sequence[str] = ("caption",) if config.writes else ()
@@ -103,13 +103,14 @@ class PairCollator:
 
     def __call__(self, rows: pa.Table, draws: Sequence[np.random.Generator]) -> Arrays:
         """See `tasks.base.Collator`."""
+        noise = {"noise_BN": np.stack([draw.random(self.patches, np.float32) for draw in draws])}
         if not self.config.writes:
-            return {}
-        return {"token_BT": self.tokenizer.answers(rows["caption"].to_pylist(), self.config.text.length)}
+            return noise
+        return noise | {"token_BT": self.tokenizer.answers(rows["caption"].to_pylist(), self.config.text.length)}
 
 
 class MugLearner(EncoderLearner):
-    """See `tasks.base.Learner`. What is visible of a picture is drawn anew each time that it is looked at."""
+    """See `tasks.base.Learner`. What is visible of a picture follows from its place in the run's order."""
 
     module: Mug
 
@@ -118,8 +119,9 @@ class MugLearner(EncoderLearner):
         self.config = config
 
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Pictures, and captions where they are learnt."""
-        return (batch["image_BHWC"], batch["token_BT"]) if self.config.writes else (batch["image_BHWC"],)
+        """Pictures, what is visible of them, and captions where they are learnt."""
+        names = ("image_BHWC", "noise_BN", "token_BT") if self.config.writes else ("image_BHWC", "noise_BN")
+        return tuple(batch[name] for name in names)
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weighted sum, ``reconstruction`` and ``caption``.
@@ -128,7 +130,7 @@ class MugLearner(EncoderLearner):
         """
         parts: dict[str, Tensor] = {}
         if self.config.paints:
-            parts["reconstruction"] = self.module.reconstruction_losses(outputs, batch["image_BHWC"]).mean()
+            parts["reconstruction"] = self.module.reconstruction_losses(outputs).mean()
         if self.module.captions is not None:
             loss_BT, counts_BT = self.module.captions.token_losses(outputs["logit_BTV"], batch["token_BT"])
             parts["caption"] = loss_BT.sum() / mean(counts_BT.sum()).clamp(min=1)
@@ -137,19 +139,27 @@ class MugLearner(EncoderLearner):
 
     def describe(self, batch: Mapping[str, Tensor]) -> list[str]:
         """The caption that it writes of what is visible and the right one; how much of the masked patches it paints."""
-        image_BLD, visible_BK = self.module.look(batch["image_BHWC"])
-        said: list[list[str]] = [[] for _ in range(len(image_BLD))]
+        said: list[list[str]] = [[] for _ in range(len(batch["image_BHWC"]))]
         if self.module.captions is not None:
             words = Tokenizer(self.config.tokenizer)
+            image_BLD, _ = self.module.look(batch["image_BHWC"], batch["noise_BN"])
             written = words.text(self.module.captions.write(image_BLD, self._submit).tolist())
             right = words.text(batch["token_BT"].tolist())
             for row, one, other in zip(said, written, right):
                 row.append(f"{one} (right: {other})")
         if self.module.pixels is not None:
-            outputs = {"visible_BK": visible_BK, "pixel_BNP": self.module.pixels(image_BLD, visible_BK)}
-            for row, loss in zip(said, self.module.reconstruction_losses(outputs, batch["image_BHWC"]).tolist()):
+            losses_B = self.module.reconstruction_losses(self.module(*self.inputs(batch)))
+            for row, loss in zip(said, losses_B.tolist()):
                 row.append(f"error of what was masked: {loss:.2f}")
         return ["; ".join(row) for row in said]
+
+    def pictures(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What is visible, that with the rest as it is painted, and the picture, side by side."""
+        shown = [batch["image_BHWC"]]
+        if self.module.pixels is not None:
+            outputs = self.module(*self.inputs(batch))
+            shown = [*self.module.painted(outputs["pixel_BNP"], shown[0], outputs["visible_BK"]), *shown]
+        return torch.cat(shown, 2)
 
     def measures(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``caption_top1``: the share of a caption's tokens that are the likeliest, given the right ones before.
@@ -160,5 +170,5 @@ class MugLearner(EncoderLearner):
         if self.module.captions is not None:
             found["caption_top1"] = self.module.captions.right_shares(outputs["logit_BTV"], batch["token_BT"])
         if self.module.pixels is not None:
-            found["explained"] = 1 - self.module.reconstruction_losses(outputs, batch["image_BHWC"])
+            found["explained"] = 1 - self.module.reconstruction_losses(outputs)
         return found

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from raylab.errors import RaylabError
-from raylab.models.augment import ViewConfig
+from raylab.models.augment import DRAWS, ViewConfig
 from raylab.models.mae import VitConfig
 from raylab.models.simclr import SimClr, nt_xent
 from raylab.tasks.base import Arrays, ImageInput, TaskContext
@@ -55,7 +56,7 @@ class SimClrTask:
 
 
 class PictureCollator:
-    """Pictures are all there is."""
+    """``draw_BVR`` float32: what is random about two views of each picture."""
 
     columns: Sequence[str] = ()
 
@@ -68,11 +69,11 @@ class PictureCollator:
 
     def __call__(self, rows: pa.Table, draws: Sequence[np.random.Generator]) -> Arrays:
         """See `tasks.base.Collator`."""
-        return {}
+        return {"draw_BVR": np.stack([draw.random((2, DRAWS), np.float32) for draw in draws])}
 
 
 class SimClrLearner(EncoderLearner):
-    """See `tasks.base.Learner`. Views are drawn anew each time that a picture is looked at."""
+    """See `tasks.base.Learner`. Views of a picture follow from its place in the run's order."""
 
     module: SimClr
 
@@ -81,8 +82,8 @@ class SimClrLearner(EncoderLearner):
         self.config = config
 
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Pictures."""
-        return (batch["image_BHWC"],)
+        """Pictures, and what is random about their views."""
+        return batch["image_BHWC"], batch["draw_BVR"]
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """NT-Xent over all workers' views."""
@@ -94,6 +95,11 @@ class SimClrLearner(EncoderLearner):
         cosine_BB = outputs["first_BD"] @ outputs["second_BD"].T
         place_B = (cosine_BB > cosine_BB.diagonal()[:, None]).sum(1) + 1
         return [f"its other view is number {place} of {len(cosine_BB)}" for place in place_B.tolist()]
+
+    def pictures(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Both views of each picture, side by side."""
+        views_BCHW = torch.cat(self.module.views_of(*self.inputs(batch)), 3)
+        return views_BCHW.mul(255).round().permute(0, 2, 3, 1).byte()
 
     def measures(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``view_top1``: whether no other picture's second view is nearer to its first one than its own."""

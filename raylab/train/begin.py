@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import Any
 
 from raylab.config import check_same, to_dict
@@ -11,10 +13,23 @@ from raylab.storage import Folder
 from raylab.train.examples import POINTER, part_names
 from raylab.train.plan import TrainConfig
 
+logger = logging.getLogger(__name__)
+
 ERROR = "error.json"
 """In a run's folder: why a worker ended it."""
 FREE = ("steps", "out", "shared_disk", "checkpoint", "track", "parallel", "accelerator", "data.task_rows", "init")
 """Fields that may differ when a run goes on; all others make another run."""
+
+
+def completed(config: TrainConfig) -> TrainConfig:
+    """Return the config with the knowledge base that the labels were made with, where it names none."""
+    if config.kb or not config.labels:
+        return config
+    labels = Folder(config.labels)
+    kb = str(labels.read_json("config.json").get("kb") or "") if labels.exists("config.json") else ""
+    if kb:
+        logger.info("--kb is not given: it is %s, as of the labels", kb)
+    return replace(config, kb=kb)
 
 
 def begin(config: TrainConfig, out: Folder, labels: Folder, kb: Catalog) -> None:

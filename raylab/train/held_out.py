@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raylab.models.distributed import mean
-from raylab.tasks.base import Arrays, Learner, Measured
+from raylab.tasks.base import Arrays, Learner, Measured, Pictured
 from raylab.train.accelerators.wrapping import whole
 from raylab.train.measures import classes, neighbours, share, texts
 
@@ -103,16 +103,20 @@ class HeldOutRows:
             return self.learner.measures(self.accelerator.to_device(arrays, split=False))
 
     def samples(self, count: int) -> list[tuple[np.ndarray, str]]:
-        """Return pictures (uint8 [H, W, 3]) and what the model says of them.
+        """Return pictures (uint8 [H, W, 3]), or what a `Pictured` learner shows for them, and what the model says.
 
-        Of a sharded network all workers call it, and each gets its own rows.
+        Of a sharded network or class table all workers call it, and each gets its own rows.
         """
         if not self.batches or not self.accelerator.describes:
             return []
         arrays = {name: values[:count] for name, values in self.batches[0].items()}
         with self._looking(), whole(self.module):
-            said = self.learner.describe(self.accelerator.to_device(arrays, split=False))
-        return list(zip(arrays["image_BHWC"], said))
+            batch = self.accelerator.to_device(arrays, split=False)
+            said = self.learner.describe(batch)
+            shown = arrays["image_BHWC"]
+            if isinstance(self.learner, Pictured):
+                shown = self.learner.pictures(batch).cpu().numpy()
+        return list(zip(shown, said))
 
     @contextmanager
     def _looking(self) -> Iterator[None]:

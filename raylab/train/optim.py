@@ -1,4 +1,4 @@
-"""The optimiser: AdamW for the network, Adam on touched rows alone for a class table; rates follow from the step."""
+"""The optimiser: AdamW or LARS for the network, Adam on touched rows for a class table; rates follow from the step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raylab.errors import RaylabError
+from raylab.errors import RaylabError, nearest
 from raylab.models.class_table import ClassTable
 from raylab.tasks.base import Group
+
+KINDS = ("adamw", "lars")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with a warm-up and a cosine to zero."""
+    """The optimiser, with a warm-up and a cosine to zero."""
 
     rate: float = 8e-4
     """The highest learning rate; a task's groups may have a share of it."""
@@ -26,22 +28,29 @@ class OptimConfig:
     weight_decay: float = 0.05
     """Of matrices; biases, norms and temperatures are left alone."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """Of both moments."""
+    """Of both moments; LARS has the first, its momentum."""
     epsilon: float = 1e-6
     """Added to the root of the second moment."""
     warmup_steps: int = 2000
     """Steps in which the rate rises from zero."""
     clip_norm: float = 1.0
     """Gradients of the network are scaled down to this norm; 0 leaves them."""
+    kind: str = "adamw"
+    """``adamw``, or ``lars`` (arXiv 1708.03888): SGD whose steps of a matrix follow its norm."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "table_rate", "epsilon"):
             if not getattr(self, name) > 0:
                 raise RaylabError(f"optim.{name}={getattr(self, name)}: give a number above 0.")
+        if self.kind not in KINDS:
+            raise RaylabError(f"optim.kind {self.kind!r} is not known: {', '.join(KINDS)}.{nearest(self.kind, KINDS)}")
 
 
-def make_optimizer(groups: Sequence[Group], config: OptimConfig) -> torch.optim.AdamW:
-    """Return AdamW over a task's groups; each remembers its own highest rate."""
+def make_optimizer(groups: Sequence[Group], config: OptimConfig) -> torch.optim.Optimizer:
+    """Return the optimiser over a task's groups; each remembers its own highest rate.
+
+    Moments are made here, as the optimiser itself would at its first step, which is then like all others to a compiler.
+    """
     settings = [
         {
             "params": group.parameters,
@@ -52,11 +61,26 @@ def make_optimizer(groups: Sequence[Group], config: OptimConfig) -> torch.optim.
         for group in groups
         if group.parameters
     ]
+    parameters = [parameter for group in groups for parameter in group.parameters]
+    if config.kind == "lars":
+        return _lars(groups, settings, config)
     found = torch.optim.AdamW(settings, lr=config.rate, betas=config.betas, eps=config.epsilon)
-    for group in groups:  # as AdamW itself would at its first step, which is then like all others to a compiler
-        for parameter in group.parameters:
-            zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-            found.state[parameter] = {"step": torch.tensor(0.0), **zeros}
+    for parameter in parameters:
+        zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        found.state[parameter] = {"step": torch.tensor(0.0), **zeros}
+    return found
+
+
+def _lars(groups: Sequence[Group], settings: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
+    """Return LARS; steps of what is no matrix do not follow its norm (facebookresearch/mae: util/lars.py)."""
+    from timm.optim import Lars
+
+    for group, one in zip((group for group in groups if group.parameters), settings):
+        one["always_adapt"] = group.decays
+    found = Lars(settings, lr=config.rate, momentum=config.betas[0])
+    for one in settings:
+        for parameter in one["params"]:
+            found.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
     return found
 
 

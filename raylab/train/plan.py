@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from raylab.config import leaves
 from raylab.errors import RaylabError, nearest
 from raylab.sources.base import SourceConfig
-from raylab.tasks.base import TaskConfig
+from raylab.tasks.base import Located, TaskConfig
 from raylab.train.examples import KINDS
 from raylab.train.optim import OptimConfig
 
@@ -108,7 +109,7 @@ class TrainConfig:
     labels: str = ""
     """The label store's folder or URI."""
     kb: str = ""
-    """The knowledge base's folder."""
+    """The knowledge base's folder; empty: the one that the labels were made with."""
     out: str = ""
     """The run's folder or URI."""
     shared_disk: bool = False
@@ -142,6 +143,20 @@ CHOICES = {
     "accelerator": ("auto", "cpu", "cuda", "xla"),
 }
 
+FROM_ONE = (
+    "steps",
+    "batch",
+    "data.window_rows",
+    "data.task_rows",
+    "parallel.workers",
+    "parallel.accumulate",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "track.every",
+    "track.evaluate_every",
+)
+"""Fields that are numbers of something that there has to be."""
+
 
 def check(config: TrainConfig) -> None:
     """Raise `RaylabError` for what can be told before anything is opened."""
@@ -156,8 +171,22 @@ def check(config: TrainConfig) -> None:
             value = getattr(value, part)
         if value not in known:
             raise RaylabError(f"--{name} {value!r} is not known: {', '.join(known)}.{nearest(str(value), known)}")
+    _check_numbers(config)
     _check_gpus(config.parallel)
+    _check_cache(config.parallel.compile_cache)
     _check_batch(config)
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    numbers = {name.replace("_", "-"): value for name, value in leaves(config) if name in FROM_ONE}
+    for name, value in numbers.items():
+        if value < 1:
+            raise RaylabError(f"--{name} {value}: give 1 or more.")
+    if not 0 <= config.data.held_out < 1:
+        raise RaylabError(f"--data.held-out {config.data.held_out}: give a share from 0 to below 1.")
+    most = config.parallel.most_workers
+    if most is not None and most < config.parallel.workers:
+        raise RaylabError(f"--parallel.most-workers {most} is less than --parallel.workers {config.parallel.workers}.")
 
 
 def _check_gpus(parallel: ParallelConfig) -> None:
@@ -166,6 +195,14 @@ def _check_gpus(parallel: ParallelConfig) -> None:
         raise RaylabError(
             f"--parallel.gpus {parallel.gpus:g}: whole GPUs, or a part of one for a run of one worker (NCCL does not "
             "let two workers share a GPU)."
+        )
+
+
+def _check_cache(folder: str) -> None:
+    if folder and not folder.startswith(("/", "~")):
+        raise RaylabError(
+            f"--parallel.compile-cache {folder!r}: compiled programs are kept on each host's own disk, wherever --out "
+            "is. Name a folder from its root or home (/var/cache/xla, ~/.cache/raylab/xla), or '' for none."
         )
 
 
@@ -189,12 +226,18 @@ def absolute(config: TrainConfig) -> TrainConfig:
     """Return the config with whole paths: Ray Train's workers have a working directory of their own."""
     return replace(
         config,
+        task=config.task.located(absolute_file) if isinstance(config.task, Located) else config.task,
         source=replace(config.source, uri=absolute_path(config.source.uri)),
         labels=absolute_path(config.labels),
         kb=absolute_path(config.kb),
         out=absolute_path(config.out),
         init=absolute_path(config.init),
     )
+
+
+def absolute_file(name: str) -> str:
+    """Return the whole path of a file or folder; a name that is none stays as it is."""
+    return absolute_path(name) if name and Path(name).exists() else name
 
 
 def absolute_path(path: str) -> str:

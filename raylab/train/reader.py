@@ -20,7 +20,7 @@ from raylab.tasks.base import Collator
 from raylab.train.batch import to_table
 from raylab.train.examples import group_numbers, held_out, read_part
 from raylab.train.order import Order, Piece, Share, Window
-from raylab.train.pixels import open_input
+from raylab.train.pixels import check, open_input
 
 CHUNK_ROWS = 64
 """Rows whose pictures are in memory at once."""
@@ -52,6 +52,9 @@ class Reader:
         order: of the run's rows.
         share: this worker's part of each batch.
         rows: which rows the order is of.
+
+    Raises:
+        RaylabError: the crop is not known.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Reader:
     ) -> None:
         self.labels, self.source, self.collator, self.order, self.share = labels, source, collator, order, share
         self.rows = rows
+        check(collator.image)
         self._windows: dict[int, tuple[Window, pa.Table]] = {}
         self._pictures = open_source(source)
 

@@ -22,10 +22,11 @@ from ray.exceptions import ActorUnavailableError
 from raylab.config import to_dict
 from raylab.errors import Interrupted, RaylabError
 from raylab.kb.catalog import Catalog
+from raylab.samples import write_samples
 from raylab.session import READ_CPUS, auto_accelerator, plain_errors, resource, session
 from raylab.storage import Folder, check_seen
 from raylab.tracking import Tracker, clear_temporary
-from raylab.train.begin import ERROR, begin
+from raylab.train.begin import ERROR, begin, completed
 from raylab.train.board import Board, Pace
 from raylab.train.examples import EXAMPLES, POINTER, check_mix, part_names, survey_part, write_survey
 from raylab.train.loop import Curve, images_per_second
@@ -68,6 +69,7 @@ def run(config: TrainConfig, pace: Pace | None = None) -> dict[str, Any]:
         OutOfMemory: of these, what a larger `parallel.accumulate` may help.
         Interrupted: of these, workers that died too often.
     """
+    config = completed(config)
     check(config)
     config = absolute(config)
     started = time.perf_counter()
@@ -308,8 +310,10 @@ class _Told:
             raise Halted
 
     def samples(self, pictures: list[tuple[np.ndarray, str]]) -> None:
-        """Show pictures in W&B."""
-        if self.tracker is not None:
+        """Show pictures in W&B, and keep them in the run's folder."""
+        if self.tracker is not None and pictures:
+            self.check_heard()
+            write_samples(Folder(self.config.out), pictures)
             self.tracker.add_images("held_out", pictures)
 
     def close(self) -> None:

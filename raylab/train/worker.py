@@ -166,8 +166,12 @@ def _save(state: RunState, checkpoints: Checkpoints, step: int, told: Told) -> N
 
 
 def _evaluate(held: HeldOutRows, config: TrainConfig, told: Told) -> Curve:
-    """Look at the rows that are held out. The first worker shows samples; a sharded network needs all to make them."""
-    if config.track.samples and (rank() == 0 or config.parallel.strategy == "fsdp"):
+    """Look at the rows that are held out.
+
+    The first worker shows samples; where the network or the class table is sharded, all are needed to make them.
+    """
+    sharded = config.parallel.strategy == "fsdp" or held.learner.table is not None
+    if config.track.samples and (rank() == 0 or sharded):
         pictures = held.samples(config.track.samples)
         if rank() == 0:
             told.samples(pictures)

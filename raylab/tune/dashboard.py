@@ -138,14 +138,18 @@ def _in_value(key: str) -> str:
 
 
 def _keep_group(workspace: Any, group: str) -> None:
-    """Filter the runs by their group.
+    """Filter the runs by their group, and leave out the sweep's own, which has no curves.
 
     Not by an expression: its parser changes ``<``, ``>`` and ``=`` also within quoted names.
     """
     from wandb_workspaces import expr
 
-    leaf = expr.Filters(op="=", key=expr.Key(section="run", name="group"), value=group, disabled=False)
-    workspace._stashed_filters_v2 = expr.filters_tree_to_v2(expr.Filters(op="AND", filters=[leaf]))
+    wanted = {"group": group, "jobType": "train"}
+    leaves = [
+        expr.Filters(op="=", key=expr.Key(section="run", name=name), value=value, disabled=False)
+        for name, value in wanted.items()
+    ]
+    workspace._stashed_filters_v2 = expr.filters_tree_to_v2(expr.Filters(op="AND", filters=leaves))
     workspace._stashed_filter_string = workspace.runset_settings.filters
 
 

@@ -14,7 +14,7 @@ from raylab.evaluate.plan import check as check_evaluation
 from raylab.train.plan import TrainConfig, absolute, absolute_path
 from raylab.train.plan import check as check_training
 from raylab.tune.results import Objective
-from raylab.tune.spaces import RULES, Domain, Fit, applied, check_space, space_of, with_field
+from raylab.tune.spaces import RULES, Domain, Fit, applied, check_space, own_values, space_of, with_field
 
 ALGORITHMS = ("random", "optuna")
 HELD_OUT = {
@@ -23,11 +23,17 @@ HELD_OUT = {
     "ClipTask": "held_out/text_top1",
     "MugTask": "held_out/caption_top1",
     "SimClrTask": "held_out/view_top1",
+    "FinetuneTask": "held_out/top1",
+    "LinearProbeTask": "held_out/top1",
+    "SoftmaxTask": "held_out/top1",
+    "DeviseTask": "held_out/top1",
 }
 """Task -> what a sweep without validation goes by."""
 FIXED = ("recipe", "steps", "out", "accelerator", "shared_disk")
 """Fields that no space may name."""
 SCHEDULERS = ("asha", "none", "pbt")
+KEPT = ("best", "all")
+"""Whose checkpoints are left."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,10 @@ class SweepConfig:
     """A sweep."""
 
     samples: int = 32
-    """Trials; where the space has grids, draws for each of their points."""
+    """Trials; where the space has grids, draws for each of their points. A sweep that goes on may have more."""
+    defaults_first: bool = True
+    """The first trial has the recipe's own values and is never ended early: the best is not worse than they are. Of
+    spaces with grids, which are gone through as they are, there is no such trial."""
     objective: tuple[str, ...] = ()
     """What is to be high, by its name in the curves: the first decides which trials go on and which is best; Optuna
     searches by all. By default the validation's: OVEN's final HM, else what the held-out rows tell."""
@@ -68,6 +77,11 @@ class SweepConfig:
     """``max``, or ``min`` for losses."""
     concurrent: int = 0
     """Trials at a time; 0: as many as fit the cluster."""
+    hours: float = 0.0
+    """After so many hours the sweep is cut: it ends with what finished, and the same line goes on with the rest. 0: it
+    takes what it takes."""
+    keep_checkpoints: str = "best"
+    """Whose checkpoints are left of trials at their end: the ``best`` one's, or those of ``all``."""
     retries: int = 3
     """How often a trial whose process died is begun again, and how often one that lacks memory gets smaller passes."""
     validate: EvaluateConfig = field(default_factory=lambda: EvaluateConfig(suite="", plots=False))
@@ -112,6 +126,19 @@ class Sweep:
     def draws(self) -> int:
         """Trials of each point of the grids: one where there is nothing else to draw."""
         return 1 if self.space and len(self._grids) == len(self.space) else self.config.samples
+
+    @property
+    def first(self) -> dict[str, Any] | None:
+        """The recipe's own values, where the first trial has them: the space has to hold them, and no grids."""
+        if not self.config.defaults_first or not self.space or self._grids or self.outside:
+            return None
+        return own_values(self.train, self.space)
+
+    @property
+    def outside(self) -> list[str]:
+        """Fields of whose values none is the recipe's own."""
+        own = own_values(self.train, self.space)
+        return [field for field, domain in self.space.items() if not domain.holds(own[field])]
 
     @property
     def _grids(self) -> list[Domain]:
@@ -212,6 +239,7 @@ def check(sweep: Sweep) -> None:
         ("schedule.scheduler", config.schedule.scheduler, SCHEDULERS),
         ("mode", config.mode, ("max", "min")),
         ("fit.rule", config.fit.rule, tuple(RULES)),
+        ("keep-checkpoints", config.keep_checkpoints, KEPT),
     ):
         if value not in known:
             raise RaylabError(f"--{flag} {value!r} is not known: {', '.join(known)}.{nearest(value, known)}")
@@ -226,6 +254,7 @@ def _check_numbers(sweep: Sweep) -> None:
     least = {
         "samples": (config.samples, 1),
         "concurrent": (config.concurrent, 0),
+        "hours": (config.hours, 0),
         "retries": (config.retries, 0),
         "schedule.looks": (schedule.looks, 1),
         "schedule.grace": (schedule.grace, 1),
@@ -234,7 +263,7 @@ def _check_numbers(sweep: Sweep) -> None:
     }
     for flag, (value, low) in least.items():
         if value < low:
-            raise RaylabError(f"--{flag} {value}: it has to be {low} or more.")
+            raise RaylabError(f"--{flag} {value:g}: it has to be {low} or more.")
     if sweep.train.steps < schedule.looks:
         raise RaylabError(f"--schedule.looks {schedule.looks} of {sweep.train.steps} steps: more looks than steps.")
 

@@ -16,17 +16,20 @@ from typing import Any
 
 from raylab.storage import Folder
 from raylab.tune.plots import draw, shown
-from raylab.tune.results import Objective, TrialResult, best_trial
+from raylab.tune.results import REPORT, Objective, TrialResult, best_trial
 from raylab.tune.spaces import Domain
 
-REPORT = "sweep.html"
 STATUSES = ("finished", "stopped", "unfinished", "failed")
 """In the order in which trials are ranked."""
 TOP = 10
 
 
 def write_report(
-    out: Folder, trials: Sequence[TrialResult], objectives: Sequence[Objective], space: Mapping[str, Domain]
+    out: Folder,
+    trials: Sequence[TrialResult],
+    objectives: Sequence[Objective],
+    space: Mapping[str, Domain],
+    note: str = "",
 ) -> None:
     """Write `REPORT` into a sweep's folder.
 
@@ -35,16 +38,21 @@ def write_report(
         trials: all of them, whatever became of them.
         objectives: one or more; by the first one trials are ranked.
         space: what was swept.
+        note: what stands above all, of a sweep that is not at its end.
 
     Raises:
         RaylabError: the folder cannot be written.
     """
-    html = render_report(out.uri.rsplit("/", 1)[-1], trials, objectives, space)
+    html = render_report(out.uri.rsplit("/", 1)[-1], trials, objectives, space, note)
     out.write_bytes(REPORT, html.encode("utf-8", "replace"))
 
 
 def render_report(
-    title: str, trials: Sequence[TrialResult], objectives: Sequence[Objective], space: Mapping[str, Domain]
+    title: str,
+    trials: Sequence[TrialResult],
+    objectives: Sequence[Objective],
+    space: Mapping[str, Domain],
+    note: str = "",
 ) -> str:
     """Return the report's HTML; see `write_report`."""
     from plotly.offline import get_plotlyjs
@@ -55,6 +63,7 @@ def render_report(
     order = ranked(trials, objectives)
     return environment.get_template("sweep.html.j2").render(
         title=title,
+        note=note,
         trials=order,
         top=TOP,
         objectives=objectives,

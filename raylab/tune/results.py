@@ -15,11 +15,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from raylab.storage import Folder
+from raylab.train.examples import POINTER
 
+SWEEP = "sweep.json"
+"""In a sweep's folder: recipe, settings and space."""
+SUMMARY = "summary.json"
+BEST = "best.json"
+"""In a sweep's folder: a recipe that ``jobs/train.py --recipe FILE`` takes."""
+TRIALS_FILE = "trials.json"
+"""In a sweep's folder: every trial with its values, how it ended, and its looks."""
+REPORT = "sweep.html"
 TRIALS = "trials"
 TRIAL = "trial.json"
 END = "end.json"
 LOOKS = "looks.jsonl"
+CHECKPOINTS = POINTER.partition("/")[0]
+FIRST = "00000"
+"""The folder's name of the first trial."""
 READERS = 16
 """Trials that are read at a time."""
 
@@ -115,6 +127,22 @@ def generation(name: str) -> int:
 def read_looks(trial: Folder) -> list[Point]:
     """Return a trial's looks so far."""
     return [json.loads(line) for line in trial.read_bytes(LOOKS).splitlines()] if trial.exists(LOOKS) else []
+
+
+def trials_begun(out: Folder) -> int:
+    """Return how many trials a sweep's folder has; one that went on from another one's weights counts once."""
+    return len({trial_of(name.rpartition("/")[2]) for name in out.names(TRIALS)})
+
+
+def remove_checkpoints(trials: Sequence[TrialResult], objectives: Sequence[Objective]) -> None:
+    """Remove the checkpoints of trials at their end: all but those of the best one by each objective.
+
+    Such a trial tells its looks again without them, and a finished one has its model.
+    """
+    best = {found.id for one in objectives if (found := best_trial(trials, one))}
+    for trial in trials:
+        if trial.status != "unfinished" and trial.id not in best:
+            Folder(trial.out).remove(CHECKPOINTS)
 
 
 def best_trial(trials: Sequence[TrialResult], objective: Objective) -> TrialResult | None:

@@ -7,7 +7,9 @@ import logging
 import math
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,25 +22,39 @@ from raylab.ceiling import can_grow, resource
 from raylab.config import check_same, to_dict
 from raylab.errors import Interrupted, RaylabError
 from raylab.kb.catalog import Catalog
-from raylab.session import READ_CPUS, plain_errors, session
+from raylab.session import READ_CPUS, cores, plain_errors, session
 from raylab.storage import Folder
 from raylab.train import run as training
-from raylab.train.accelerators.run import chips_of_worker
+from raylab.train.accelerators.run import chips_of_worker, slices
+from raylab.train.begin import completed
 from raylab.train.plan import TrainConfig
-from raylab.tune.finish import SUMMARY, finish
+from raylab.tune.finish import finish, is_whole, write_interim
 from raylab.tune.plan import Sweep, check
-from raylab.tune.results import END, TRIAL, TRIALS, Objective, generation, generations, note, read_trials, trial_of
+from raylab.tune.progress import Progress
+from raylab.tune.results import (
+    END,
+    FIRST,
+    SUMMARY,
+    SWEEP,
+    TRIALS,
+    generation,
+    generations,
+    note,
+    read_trials,
+    trial_of,
+    trials_begun,
+)
+from raylab.tune.room import Needs, fits, fits_nodes
 from raylab.tune.spaces import Domain, shares_survey, within
 from raylab.tune.trial import SHARED, Trial, branch
 
 logger = logging.getLogger(__name__)
 
-SWEEP = "sweep.json"
-"""In a sweep's folder: recipe, settings and space."""
 TUNE = "tune"
 """In a sweep's folder: what Ray Tune writes; a sweep that goes on does not need it."""
-FREE = ("concurrent", "retries")
-"""Settings that may differ when a sweep goes on."""
+FREE = ("samples", "hours", "concurrent", "retries", "keep_checkpoints")
+"""Settings that may differ when a sweep goes on; a population has the size that it was begun with."""
+SECONDS_AN_HOUR = 3600.0
 TRIAL_CPUS = 0.01
 """A trial's own process waits, or validates while its training waits."""
 SETTINGS = {
@@ -51,24 +67,25 @@ SETTINGS = {
 
 
 def run(sweep: Sweep) -> dict[str, Any]:
-    """Sweep, or go on with what an earlier call with the same line began.
+    """Sweep, or go on with what an earlier call with the same line, or one with fewer samples, began.
 
     A sweep that goes on draws the same values again, in the same order, and each trial tells its looks again from its
     folder: so schedulers and samplers know what they knew, whatever became of the driver.
 
     Returns:
-        The summary, as it lies in `finish.SUMMARY`.
+        The summary, as it lies in `results.SUMMARY`.
 
     Raises:
         RaylabError: anything that the user can put right; what was done stays. Trials that fail do not end a sweep.
-        Interrupted: of these, trials that are not at their end: the same line goes on.
+        Interrupted: of these, trials that are not at their end: the same line goes on. Where the hours of a sweep were
+            over, that is told in the summary instead, if a trial finished.
     """
-    sweep = sweep.absolute()
+    sweep = replace(sweep, train=completed(sweep.train)).absolute()
     check(sweep)
     out = Folder(sweep.train.out)
     _begin(sweep, out)
-    if out.exists(SUMMARY):
-        return out.read_json(SUMMARY)  # there is nothing left to do
+    if out.exists(SUMMARY) and is_whole(sweep, before := out.read_json(SUMMARY)):
+        return before  # there is nothing left to do
     train = sweep.train
     cpus = READ_CPUS + (sweep.config.concurrent or _fit_here(train)) * _needs(sweep)["CPU"]
     places = train.places() | sweep.config.validate.places()
@@ -79,62 +96,71 @@ def run(sweep: Sweep) -> dict[str, Any]:
         check_population(sweep, at_once)
         if shares_survey(sweep.space):
             _survey_once(sweep, out)
-        _fit(_tuner(sweep, out, at_once))
-    return finish(sweep, out)
+        cut = _fit(sweep, out, at_once)
+    return finish(sweep, out, cut)
 
 
-def _fit(tuner: tune.Tuner) -> None:
+def _fit(sweep: Sweep, out: Folder, at_once: int) -> bool:
+    """Run the trials; tell whether the sweep's hours were over before all were at their end."""
+    progress = Progress(sweep, out, partial(write_interim, sweep, out))
+    began = time.monotonic()
     try:
-        tuner.fit()
+        _tuner(sweep, out, at_once, progress).fit()
     except tune.TuneError as error:
         raise Interrupted(f"Ray Tune gave up: {' '.join(str(error).split())[-500:]}. The same line goes on.") from error
+    finally:
+        progress.close()
+    return 0 < sweep.config.hours * SECONDS_AN_HOUR <= time.monotonic() - began
 
 
 def _begin(sweep: Sweep, out: Folder) -> None:
     """Write the sweep's settings, or refuse to go on with another one's sweep."""
+    bound = {"samples"} if sweep.config.schedule.scheduler == "pbt" else set()
+    free = set(FREE) - bound
     now = to_dict(sweep.train) | {
-        "sweep": {name: value for name, value in to_dict(sweep.config).items() if name not in FREE},
+        "sweep": {name: value for name, value in to_dict(sweep.config).items() if name not in free},
         "space": {field: str(domain) for field, domain in sweep.space.items()},
     }
     if out.exists(SWEEP):
         check_same(out.read_json(SWEEP), now, f"{out.uri} holds a sweep with other settings")
+    if (begun := trials_begun(out)) > sweep.trials:
+        raise RaylabError(
+            f"{out.uri} has {begun} trials, and --samples {sweep.config.samples} makes {sweep.trials}: give it as many "
+            "samples as it had, or more."
+        )
     out.write_json(SWEEP, now)
 
 
 def _fit_here(train: TrainConfig) -> int:
     """Return how many trials share a machine of our own."""
-    return max(1, int((os.cpu_count() or 1) // (train.parallel.workers * train.parallel.cpus)))
+    return max(1, int(cores() // (train.parallel.workers * train.parallel.cpus)))
 
 
-def _needs(sweep: Sweep) -> dict[str, float]:
+def _needs(sweep: Sweep) -> Needs:
     """Return what a trial takes of a cluster: its workers, what reads for them, its own process."""
-    parallel = sweep.train.parallel
-    return {
-        "CPU": TRIAL_CPUS + READ_CPUS + parallel.workers * parallel.cpus,
-        "GPU": sweep.config.validate_gpus + parallel.workers * training.gpus_of_worker(sweep.train),
-        "TPU": parallel.workers * chips_of_worker(sweep.train),
-    }
+    train = sweep.train
+    worker = {"CPU": train.parallel.cpus, "GPU": training.gpus_of_worker(train), "TPU": chips_of_worker(train)}
+    own = {"CPU": TRIAL_CPUS + READ_CPUS, "GPU": sweep.config.validate_gpus}
+    return Needs(train.parallel.workers, worker, own | slices(train))
 
 
 def concurrent(sweep: Sweep) -> int:
-    """Return how many trials the cluster has room for: more would take each other's place, and none might get its own.
+    """Return how many trials run at a time: as many as the cluster has room for, or as the user says.
 
     Raises:
         RaylabError: there is no room for one, and there never will be.
     """
-    room, needs = math.inf, {name: needed for name, needed in _needs(sweep).items() if needed}
-    for name, needed in needs.items():
-        has = resource(name)
-        if has < needed and not can_grow():
-            raise RaylabError(
-                f"A trial needs {needed:g} {name}s and this cluster has {has:g}: take fewer --parallel.workers, "
-                "less --parallel.cpus or --parallel.gpus, or a larger cluster."
-            )
-        room = min(room, has // needed)
-    if math.isinf(room):  # it can grow, and nobody can tell how far: as many as there is room for now
+    needs = _needs(sweep)
+    has = {name: resource(name) for name in needs.names}
+    if not can_grow():
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = min(fits(needs, has), fits_nodes(needs, alive))
+    elif math.inf in has.values():  # nobody can tell how far it grows: as many as there is room for now
         now = ray.cluster_resources()
-        room = min(now.get(name, 0.0) // needed for name, needed in needs.items())
-    return max(1, int(min(room, sweep.config.concurrent or room)))
+        room = min(int(now.get(name, 0.0) / needs[name]) for name in needs.names)
+    else:
+        room = min(int(has[name] / needs[name]) for name in needs.names)
+    return max(1, min(room, sweep.config.concurrent or room))
 
 
 def check_population(sweep: Sweep, at_once: int) -> None:
@@ -168,12 +194,14 @@ def _survey_once(sweep: Sweep, out: Folder) -> None:
         training.survey(train, shared, Folder(train.labels), Catalog.open(train.kb))
 
 
-def _tuner(sweep: Sweep, out: Folder, at_once: int) -> tune.Tuner:
+def _tuner(sweep: Sweep, out: Folder, at_once: int, progress: Progress) -> tune.Tuner:
     trainable = tune.with_resources(
         tune.with_parameters(TrialActor, sweep=sweep),
         {"cpu": TRIAL_CPUS, "gpu": sweep.config.validate_gpus},
     )
     logger.info("%d trials, %d at a time", sweep.trials, at_once)
+    if sweep.config.defaults_first and sweep.outside:
+        logger.info("no trial with the recipe's own values: the space leaves out that of %s", ", ".join(sweep.outside))
     out.remove(TUNE)  # of an earlier start
     name = numbered(out)
     return tune.Tuner(
@@ -182,16 +210,17 @@ def _tuner(sweep: Sweep, out: Folder, at_once: int) -> tune.Tuner:
         tune_config=tune.TuneConfig(
             num_samples=sweep.draws,
             search_alg=searcher(sweep, out, at_once),
-            scheduler=_scheduler(sweep),
+            scheduler=scheduler(sweep),
             trial_dirname_creator=name,
             trial_name_creator=name,
+            time_budget_s=sweep.config.hours * SECONDS_AN_HOUR or None,
         ),
         run_config=tune.RunConfig(
             name=TUNE,
             storage_path=out.uri if "://" in out.uri else out.path("").rstrip("/"),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=sweep.config.retries),
-            callbacks=[Progress(out, sweep.objectives)],
+            callbacks=[Told(progress)],
         ),
     )
 
@@ -227,8 +256,9 @@ def searcher(sweep: Sweep, out: Folder, at_once: int) -> SearchAlgorithm | Searc
         at_once: trials at a time.
     """
     search, objectives = sweep.config.search, sweep.objectives
+    own = [] if sweep.first is None else [sweep.first]
     if search.algorithm == "random":
-        return BasicVariantGenerator(max_concurrent=at_once, random_state=search.seed, constant_grid_search=True)
+        return BasicVariantGenerator(own, max_concurrent=at_once, random_state=search.seed, constant_grid_search=True)
     from ray.tune.search.optuna import OptunaSearch
 
     several = len(objectives) > 1
@@ -236,20 +266,22 @@ def searcher(sweep: Sweep, out: Folder, at_once: int) -> SearchAlgorithm | Searc
     optuna = OptunaSearch(
         metric=[one.name for one in objectives] if several else objectives[0].name,
         mode=[one.mode for one in objectives] if several else objectives[0].mode,
-        seed=search.seed,
-        points_to_evaluate=drawn or None,
+        seed=search.seed + len(drawn),  # with the same one, what it drew first would come again
+        points_to_evaluate=drawn or own or None,
     )
     return ConcurrencyLimiter(optuna, max_concurrent=at_once)
 
 
-def _scheduler(sweep: Sweep) -> TrialScheduler:
+def scheduler(sweep: Sweep) -> TrialScheduler:
+    """Return what ends trials early."""
     schedule, first = sweep.config.schedule, sweep.objectives[0]
     by: dict[str, Any] = {"time_attr": "step", "metric": first.name, "mode": first.mode}
     if schedule.scheduler == "none":
         return FIFOScheduler()
     grace = schedule.grace * sweep.every
     if schedule.scheduler == "asha":
-        return ASHAScheduler(**by, max_t=sweep.train.steps, grace_period=grace, reduction_factor=schedule.keep)
+        kind = ASHAScheduler if sweep.first is None else KeepsFirst
+        return kind(**by, max_t=sweep.train.steps, grace_period=grace, reduction_factor=schedule.keep)
     return PopulationBasedTraining(
         **by,
         perturbation_interval=grace,
@@ -324,46 +356,33 @@ class TrialActor(tune.Trainable):
             self._trial.stop()
 
 
-class Progress(tune.Callback):
-    """Tells people how trials go, and writes down which of them were stopped."""
+class KeepsFirst(ASHAScheduler):
+    """ASHA that lets the first trial, which has the recipe's own values, go to its end."""
 
-    def __init__(self, out: Folder, objectives: list[Objective]) -> None:
-        self._out, self._objectives = out, objectives
-        self._begun: set[str] = set()
-        self._ended = 0
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """See ray.tune.schedulers."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.CONTINUE if str(trial) == FIRST else decision
+
+
+class Told(tune.Callback):
+    """Passes on to a `Progress` what Ray Tune tells."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
-        name = str(trial)
-        if name not in self._begun:
-            self._begun.add(name)
-            trial.config.update(self._values(name))  # a population's, where it went on with others than were drawn
-        values = ", ".join(f"{field} {_short(value)}" for field, value in trial.config.items())
-        logger.info("trial %s: %s", name, values or "the recipe as it is")
-
-    def _values(self, name: str) -> dict[str, Any]:
-        before = generations(self._out, name)
-        return self._out.read_json(f"{TRIALS}/{before[-1]}/{TRIAL}")["values"] if before else {}
+        self._progress.begun(str(trial), trial.config)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """See ray.tune.Callback."""
-        values = ", ".join(f"{one.name} {_short(result.get(one.name))}" for one in self._objectives)
-        logger.info("trial %s: step %d  %s", trial, result["step"], values)
+        self._progress.looked(str(trial), result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
-        self._ended += 1
-        folder = f"{TRIALS}/{generations(self._out, str(trial))[-1]}"
-        if not self._out.exists(f"{folder}/{END}"):
-            self._out.write_json(f"{folder}/{END}", {"status": "stopped"})
-        end = self._out.read_json(f"{folder}/{END}")
-        how = {"stopped": "ended early: others do better", "failed": f"failed: {end.get('error')}"}
-        logger.info("trial %s %s (%d ended)", trial, how.get(end["status"], end["status"]), self._ended)
+        self._progress.ended(str(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
-        logger.warning("trial %s died: %s", trial, " ".join(str(trial.get_error()).split())[-500:])
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        self._progress.died(str(trial), " ".join(str(trial.get_error()).split())[-500:])

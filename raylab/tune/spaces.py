@@ -36,7 +36,7 @@ RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 """How learning rates follow the batch: by which power of its ratio to the recipe's. ``sqrt`` suits Adam
 (arXiv 2205.10287), ``linear`` SGD (arXiv 1706.02677)."""
 
-DATA_FIELDS = ("data.", "labels", "source.", "kb", "task.targets.", "task.codes", "task.more_entities")
+DATA_FIELDS = ("data.", "labels", "source.", "kb", "task.targets.", "task.codes", "task.more_entities", "task.unseen")
 """Fields (or their beginnings) that decide which rows are of use: trials that differ in them share no survey."""
 
 
@@ -66,6 +66,13 @@ class Domain:
             low, high = (int(math.log2(bound)) for bound in self.args)
             return tuple(2**power for power in range(low, high + 1))
         return self.args
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether a value may be drawn."""
+        if self.kind in (*LISTED, "powers_of_two"):
+            return value in self.values
+        low, high = self.edges
+        return bool(low <= value <= high)
 
 
 def parse_domain(field: str, text: str) -> Domain:
@@ -186,6 +193,14 @@ def check_space(config: TrainConfig, space: Mapping[str, Domain], fit: Fit) -> N
         raise RaylabError("--space.parallel.accumulate: it follows from the batch; see --fit.most-rows.")
 
 
+def own_values(config: TrainConfig, space: Mapping[str, Domain]) -> dict[str, Any]:
+    """Return a recipe's own value of each field of a space; `applied` makes the recipe of them."""
+    known = dict(leaves(config))
+    if _has_rates(config):
+        known |= {DECODER_RATE: config.optim.rate, ENCODER_RATE: config.optim.rate * known["task.encoder_rate"]}
+    return {field: known[field] for field in space}
+
+
 def _has_rates(config: TrainConfig) -> bool:
     return hasattr(config.task, "encoder_rate")
 
@@ -299,7 +314,11 @@ OVEN = {ENCODER_RATE: "grid_search(1e-7, 3e-7, 1e-6)"}
 DUAL = {"optim.rate": "loguniform(1e-4, 3e-3)", "batch": "powers_of_two(1024, 16384)"}
 MASKED = {"optim.rate": "loguniform(3e-4, 6e-3)", "task.masked": "uniform(0.5, 0.9)"}
 VIEWS = {"optim.rate": "loguniform(3e-4, 6e-3)", "task.temperature": "loguniform(0.05, 0.5)"}
+TUNED = {"optim.rate": "loguniform(3e-4, 6e-3)", "task.layer_decay": "uniform(0.5, 1)"}
 CAPTION_WEIGHT = {"task.weights.caption": "loguniform(0.03, 1)"}
+SOFTMAX = {"optim.rate": "loguniform(1e-4, 1e-2)"}
+MAPPED = SOFTMAX | {"task.margin": "uniform(0.02, 0.5)"}
+MAPPED_AND_TUNED = {"optim.rate": "loguniform(1e-5, 1e-2)", "task.encoder_rate": "loguniform(0.01, 1)"}
 SPACES: dict[str, dict[str, str]] = {
     "git_large": GENERATIVE,
     "ger_ald": GENERATIVE,
@@ -314,6 +333,19 @@ SPACES: dict[str, dict[str, str]] = {
     "mae_miniworld": MASKED,
     "masked_caption_miniworld": MASKED,
     "simclr_miniworld": VIEWS,
+    "finetune_b16": TUNED,
+    "finetune_l16": TUNED,
+    "finetune_miniworld": TUNED,
+    "linear_probe_b16": {"optim.rate": "loguniform(0.5, 50)"},
+    "linear_probe_miniworld": {"optim.rate": "loguniform(5, 100)"},
+    "devise_softmax": SOFTMAX,
+    "devise": MAPPED,
+    "devise_tuned": MAPPED_AND_TUNED,
+    "devise_random": MAPPED,
+    "devise_softmax_miniworld": SOFTMAX,
+    "devise_miniworld": MAPPED,
+    "devise_tuned_miniworld": MAPPED_AND_TUNED,
+    "devise_random_miniworld": MAPPED,
     "git_miniworld": {
         "optim.rate": "loguniform(3e-4, 1e-2)",
         "task.smoothing": "uniform(0, 0.3)",

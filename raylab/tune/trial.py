@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -62,8 +63,7 @@ class Trial:
         self._thread: Thread | None = None
         self._waits = self._ended = self._stopped = False
         self._validation = Validation(sweep.benchmarks, sweep.validation)
-        made = self.out.read_json(POINTER)["step"] if self.out.exists(POINTER) else 0
-        self._looks = [point for point in read_looks(self.out) if point["step"] <= made]
+        self._looks = [point for point in read_looks(self.out) if point["step"] <= self._made()]
         self._untold = deque(self._looks)
 
     def _begin(self, root: Folder, values: Mapping[str, Any]) -> TrainConfig:
@@ -81,6 +81,12 @@ class Trial:
             if not self.out.exists(file):
                 self.out.write_bytes(file, root.read_bytes(name))
         return config
+
+    def _made(self) -> float:
+        """Return up to which step its looks are told again: those of a trial at its end all are."""
+        if self.out.exists(END):
+            return math.inf
+        return float(self.out.read_json(POINTER)["step"]) if self.out.exists(POINTER) else 0.0
 
     def _fail(self, error: RaylabError) -> None:
         self.out.write_json(END, {"status": "failed", "error": str(error)})
@@ -119,6 +125,8 @@ class Trial:
             if objective.name not in point:
                 known = ", ".join(name for name in point if "/" in name and not name.startswith("rate/"))
                 raise RaylabError(f"--objective {objective.name} is not among what a trial tells: {known}.")
+            if not math.isfinite(value := point[objective.name]):
+                raise RaylabError(f"{objective.name} is {value} after step {point['step']:g}: no trial goes by that.")
 
     def _next(self) -> Point:
         point = self._take() or self._late()

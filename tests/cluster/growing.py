@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 """Named as a module, as Ray's wheel lacks what its name `fake_multinode` wants."""
@@ -31,7 +31,11 @@ def free_port() -> int:
 
 
 def cluster_file(address: str) -> dict:
-    """What `ray up` would leave on the head: drivers alone there, and one kind of worker with GPUs."""
+    """What `ray up` would leave on the head: drivers alone there, and one kind of worker with GPUs.
+
+    The head's kind has the name by which the provider knows it: by another, Ray's first autoscaler misses its head
+    (`_add_min_workers_nodes` in its resource_demand_scheduler) and starts a second node of that kind.
+    """
     provider = {"type": "external", "module": PROVIDER, "head_node_id": FAKE_HEAD_NODE_ID, "launch_multiple": True}
     return {
         "cluster_name": "growing",
@@ -53,10 +57,10 @@ def cluster_file(address: str) -> dict:
         "rsync_exclude": [],
         "rsync_filter": [],
         "available_node_types": {
-            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "gpu": {"resources": {"CPU": 2, "GPU": 4}, "node_config": {}, "min_workers": 0, "max_workers": 2},
         },
-        "head_node_type": "head",
+        "head_node_type": FAKE_HEAD_NODE_TYPE,
     }
 
 
@@ -117,7 +121,7 @@ def head(folder: Path, second: bool, up: bool = True) -> Iterator[Head]:
     options.append(f"--dashboard-agent-listen-port={free_port()}")
     if up:
         env |= {"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID}
-        env |= {"RAY_NODE_TYPE_NAME": "head"}
+        env |= {"RAY_NODE_TYPE_NAME": FAKE_HEAD_NODE_TYPE}
         options.append(f"--autoscaling-config={file}")
     log = folder / "log"
     with log.open("wb") as out:

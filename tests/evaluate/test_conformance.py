@@ -6,6 +6,7 @@ from evaluate.small_sets import ColourEncoder, ColourNamer, MemorySource, TitleW
 from label.finished_run import make_run
 
 from raylab.evaluate.base import Curve, Outcome, Sheet, WorstPairs
+from raylab.evaluate.embedding import Embedding
 from raylab.evaluate.image_set import ImageSet
 from raylab.evaluate.label_quality import LabelQuality
 from raylab.evaluate.matching import Matching
@@ -42,6 +43,7 @@ def make(name: str, store: str, bad=()):
         "gpr1200": lambda: Retrieval(images, "gpr1200", gpr1200=True),
         "retrieval": lambda: Retrieval(images),
         "zero_shot": lambda: ZeroShot(images),
+        "embedding": lambda: Embedding(images),
         "probe": lambda: Probe(memory, images, ProbeConfig(strengths=(1.0, 100.0))),
         "matching": lambda: Matching(Memory(memory, {"candidate": memory.labels, "corrected": memory.labels}), images),
         "label_quality": lambda: LabelQuality(store),
@@ -49,7 +51,12 @@ def make(name: str, store: str, bad=()):
     return makers[name]()
 
 
-UNUSED = {"retrieval": {"official"}, "zero_shot": {"constrained-titles"}, "zero_shot, written": {"prompt-ensemble"}}
+UNUSED = {
+    "retrieval": {"official"},
+    "zero_shot": {"constrained-titles"},
+    "zero_shot, written": {"prompt-ensemble"},
+    "embedding": {"seen", "unseen+seen"},
+}
 """Protocols of other data (retrieval shares its own with gpr1200) or of another kind of model."""
 
 

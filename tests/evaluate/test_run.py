@@ -175,10 +175,30 @@ def test_ray_gives_a_generative_models_scores(git, scored, ray_cluster, tmp_path
     assert there["models"] == scored["models"]
 
 
-def test_a_generative_model_embeds_nothing(git, tmp_path):
-    with pytest.raises(RaylabError, match="is a generative model and embeds no images: --suite oven and zero_shot"):
-        run(parse(EVALUATE, "smoke", [*git, "--suite", "retrieval", "--out", str(tmp_path)], ""))
+def test_a_generative_model_embeds_nothing_and_says_so_before_it_is_asked(git, tmp_path):
+    said = (
+        r"is a generative model and embeds no images: leave retrieval, probe out of --suite\. It takes oven, zero_shot"
+    )
+    with pytest.raises(RaylabError, match=said):
+        run(parse(EVALUATE, "smoke", [*git, "--suite", "oven,retrieval,probe", "--out", str(tmp_path)], ""))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_writes_codes_is_asked_for_no_titles(git, tmp_path):
+    (tmp_path / "git.json").write_text('{"codes": true}')
+    line = [*git, "--suite", "oven,zero_shot", "--model", str(tmp_path), "--out", str(tmp_path / "scores")]
+    with pytest.raises(RaylabError, match=r"writes ALD codes of entities: leave zero_shot out of --suite"):
+        run(parse(EVALUATE, "smoke", line, ""))
 
 
 def test_every_benchmark_of_the_suite_can_be_built():
-    assert set(SUITE) == {"oven", "gpr1200", "retrieval", "zero_shot", "probe", "matching", "label_quality"}
+    assert set(SUITE) == {
+        "oven",
+        "gpr1200",
+        "retrieval",
+        "zero_shot",
+        "embedding",
+        "probe",
+        "matching",
+        "label_quality",
+    }

@@ -314,3 +314,13 @@ def summarise(rows: list[dict[str, Any]], top: list[list], out: str) -> dict[str
         "raylab": "0.1.0",
         "schema_version": SCHEMA_VERSION,
     }
+
+
+def cut(rows: ds.Dataset, folder: Path, files: int) -> ds.Dataset:
+    """Write the same rows in so many files."""
+    folder.mkdir()
+    table = rows.to_table()
+    size = -(-table.num_rows // files)
+    for number in range(files):
+        pq.write_table(table.slice(number * size, size), folder / f"{number:05d}.parquet")
+    return ds.dataset(folder)

@@ -5,18 +5,20 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from label.finished_run import HOSTILE, DrawnSource, Run, dataset, make_kb, make_run
+from label.finished_run import HOSTILE, DrawnSource, Run, cut, dataset, make_kb, make_run
 
 from raylab.errors import RaylabError
 from raylab.label.judging import audit_figures, sampled_rows
 from raylab.label.report import write_report
 from raylab.label.sampling import draw
 from raylab.label.store import LabelStore
+from raylab.label.survey import survey
 from raylab.schema import LABEL, REJECT
 from raylab.sources.base import Limits, Source
 from raylab.storage import Folder
@@ -79,6 +81,19 @@ def test_every_decision_has_rows_and_the_count_of_the_summary(run: Run, text: st
     assert totals["select-step_error"] == run.summary["failed"]
     assert {"labelled-high", "labelled-near", "labelled-overruled", "labelled-wrong"} <= set(totals)
     assert all(f'id="rows-{anchor}"' in text for anchor in totals)
+
+
+def test_it_says_when_a_part_of_the_rows_was_looked_at(
+    run: Run, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "looked-at" not in Page(text).by_id
+    labels, rejects = cut(run.labels, tmp_path / "labels", 20), cut(run.rejects, tmp_path / "rejects", 20)
+    monkeypatch.setattr("raylab.label.report.survey", partial(survey, most_rows=labels.count_rows() // 3))
+    out = shutil.copytree(run.out, tmp_path / "run")
+    write_report(Folder(str(out)), run.summary, labels, rejects, DrawnSource(), Limits())
+    said = Page((out / "report.html").read_text()).by_id["looked-at"]
+    numbers = [int(one.replace(",", "")) for one in re.findall(r"[\d,]*\d", said)]
+    assert numbers[0] < numbers[1] == run.summary["rows_in"]
 
 
 def test_nothing_hostile_in_a_caption_a_url_or_the_config_becomes_an_element(text: str) -> None:

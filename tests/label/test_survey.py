@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
-from label.finished_run import Run, make_run
+from label.finished_run import Run, cut, make_run
 
 from raylab.label.survey import Histogram, Survey, survey
 from raylab.schema import Reason
@@ -94,3 +94,17 @@ def test_annotated_rows_have_groups_and_a_histogram_of_their_own(tmp_path: Path)
     assert total(found.confidence, "rejected") > 0
     plain = make_run(tmp_path / "plain", rows=60)
     assert not any(counts.sum() for counts in survey(plain.labels, plain.rejects).confidence.series.values())
+
+
+def test_of_very_many_rows_a_part_is_looked_at(run: Run, found: Survey, tmp_path: Path) -> None:
+    labels, rejects = cut(run.labels, tmp_path / "labels", 20), cut(run.rejects, tmp_path / "rejects", 20)
+    part = survey(labels, rejects, sample=5, most_rows=-(-labels.count_rows() // 2))
+    assert found.looked_at == found.rows == part.rows == labels.count_rows() + rejects.count_rows()
+    looked = total(part.score, "right", "wrong")
+    assert 0.4 * run.summary["labelled"] < looked < 0.6 * run.summary["labelled"], "every other file"
+    assert part.looked_at < part.rows
+    wrong = next(group for group in part.groups if group.decision == "wrong")
+    assert wrong.total == round(total(part.score, "wrong") * labels.count_rows() / looked)
+    files = [file.to_table(columns=["row_id"])["row_id"].to_pylist() for file in labels.get_fragments()]
+    seen = {one for file in files[::2] for one in file}
+    assert {row["row_id"] for group in part.groups if group.step is None for row in group.rows} <= seen

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from raylab.errors import RaylabError
+from raylab.models.clip import ClipConfig
 from raylab.models.dual_encoder import DualEncoder, DualEncoderConfig
+from raylab.sources.miniworld.make_clip import SHIPPED
 
 SIDE, LENGTH = 32, 8
 TEXT = {"context_length": LENGTH, "vocab_size": 100, "width": 32, "heads": 2, "layers": 2}
@@ -91,3 +95,65 @@ def test_what_is_sharded_is_the_blocks(name: str, tmp_path: Path) -> None:
     parameters = sum(one.numel() for unit in units for one in unit.parameters())
     towers = [value for key, value in module.named_parameters() if "embedding" not in key and "text_decoder" not in key]
     assert parameters > 0.3 * sum(one.numel() for one in towers)
+
+
+def cache(folder: Path, repo: str) -> None:
+    """Lay the mini-world's CLIP into a hub's cache, as if it had been fetched; its tokenizer is one of the hub, too."""
+    place = folder / f"models--{repo.replace('/', '--')}"
+    shutil.copytree(SHIPPED, place / "snapshots" / "0123")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0123")
+    (place / ".no_exist" / "0123").mkdir(parents=True)
+    (place / ".no_exist" / "0123" / "config.json").touch()  # transformers', of which the hub has said that it has none
+    path = place / "snapshots" / "0123" / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = repo
+    path.write_text(json.dumps(config))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub's cache, and no network."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_a_model_of_the_hub_is_trained_and_saved_whole(hub: Path, tmp_path: Path) -> None:
+    """With its tokenizer: open_clip looks for that in a folder's own files alone."""
+    cache(hub, "somebody/flags")
+    config = DualEncoderConfig("hf-hub:somebody/flags")
+    assert config.model_config()["model_cfg"]["vision_cfg"]["image_size"] == 64
+    module = config.build()
+    shipped = DualEncoderConfig(str(SHIPPED)).build()
+    for name, value in shipped.state_dict().items():
+        torch.testing.assert_close(module.state_dict()[name], value)
+    scratch = DualEncoderConfig("hf-hub:somebody/flags", from_scratch=True).build()
+    assert not torch.equal(scratch.clip.visual.conv1.weight, module.clip.visual.conv1.weight)
+    config.save(module, tmp_path / "saved")
+    shutil.rmtree(hub)
+    texts = ["the flag of Greece", "a red buoy"]
+    found, expected = (
+        ClipConfig(name=str(folder), pretrained=None).load().encode_texts(texts)
+        for folder in (tmp_path / "saved", SHIPPED)
+    )
+    torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected))
+
+
+def test_what_is_not_to_be_had_of_the_hub_is_said(hub: Path, tmp_path: Path) -> None:
+    """As an error of ours: another one would begin a run's workers again."""
+    with pytest.raises(RaylabError, match=r"hf-hub:nobody/nothing: .* copy the hub's cache folder"):
+        DualEncoderConfig("hf-hub:nobody/nothing").model_config()
+    with pytest.raises(RaylabError, match=r"CLIP roberta-ViT-B-32: cannot be built .* HF_HOME"):
+        DualEncoderConfig("roberta-ViT-B-32").build()
+    with pytest.raises(RaylabError, match=r"CLIP ViT-B-16-SigLIP, its tokenizer: cannot be built .* HF_HOME"):
+        DualEncoderConfig("ViT-B-16-SigLIP").tokenizer()
+
+
+def test_a_checkpoint_of_another_architecture_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "other.pt"
+    torch.save({"visual.conv1.weight": torch.zeros(3)}, path)
+    with pytest.raises(RaylabError, match=r"CLIP RN50/other.pt: cannot be built .*another architecture"):
+        DualEncoderConfig("RN50", pretrained=str(path)).build()

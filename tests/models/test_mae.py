@@ -12,8 +12,18 @@ from torch import Tensor, nn
 
 from raylab.errors import RaylabError
 from raylab.models.captioner import CaptionDecoder, CaptionShape, Vocabulary
+from raylab.models.dual_encoder import normalised
 from raylab.models.image_encoder import ImageEncoder, is_encoder
-from raylab.models.mae import PixelDecoder, PixelShape, VitConfig, masked_places, patches, sines, visible_places
+from raylab.models.mae import (
+    PixelDecoder,
+    PixelShape,
+    VitConfig,
+    masked_places,
+    normalised_patches,
+    patches,
+    sines,
+    visible_places,
+)
 from raylab.models.mae_weights import from_hugging_face, load
 from raylab.models.mug import Mug
 
@@ -55,15 +65,27 @@ def test_a_quarter_is_visible_another_one_of_each_picture() -> None:
     assert times_N.min() >= 3 and times_N.max() <= 32, "each place is visible about 16 times"
 
 
-def test_what_is_visible_follows_from_torchs_seed() -> None:
+def noise_of(image_BHWC: torch.Tensor) -> torch.Tensor:
+    return torch.rand(len(image_BHWC), 16, generator=torch.Generator().manual_seed(0))
+
+
+def test_patches_are_counted_without_a_network() -> None:
+    assert (VIT.patches, VitConfig().patches) == (16, 196)
+
+
+def test_what_is_painted_is_put_together_again() -> None:
+    """With the true patches for what was painted, the picture itself comes out; else grey lies on what is hidden."""
     module, image_BHWC = mae(), images()
-    drawn = []
-    for seed in (5, 5, 6):
-        torch.manual_seed(seed)
-        drawn.append(module(image_BHWC)["visible_BK"])
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
-    assert not torch.equal(drawn[0][0], drawn[0][1])
+    noise_BN = noise_of(image_BHWC)
+    _, visible_BK = module.look(image_BHWC, noise_BN)
+    truth_BNP = normalised_patches(normalised(image_BHWC, module.mean, module.std), PATCH)
+    seen_BHWC, full_BHWC = module.painted(truth_BNP, image_BHWC, visible_BK)
+    assert full_BHWC.dtype == torch.uint8
+    assert (full_BHWC.int() - image_BHWC.int()).abs().max() <= 1
+    seen_BNP, true_BNP = (patches(one.permute(0, 3, 1, 2).float(), PATCH) for one in (seen_BHWC, image_BHWC))
+    hidden_BN = masked_places(visible_BK, 16).bool()
+    assert (seen_BNP - true_BNP)[~hidden_BN].abs().max() <= 1
+    assert len(seen_BNP[hidden_BN].unique(dim=0)) == 1
 
 
 def test_what_is_masked_is_not_seen() -> None:
@@ -96,8 +118,8 @@ def by_hand(pixel_BNP: np.ndarray, image_BHWC: np.ndarray, visible_BK: np.ndarra
 
 def test_the_loss_is_that_of_numpy_in_float64() -> None:
     module, image_BHWC = mae(), images()
-    outputs = module(image_BHWC)
-    found_B = module.reconstruction_losses(outputs, image_BHWC)
+    outputs = module(image_BHWC, noise_of(image_BHWC))
+    found_B = module.reconstruction_losses(outputs)
     inputs = (outputs["pixel_BNP"], image_BHWC, outputs["visible_BK"])
     expected_B = by_hand(*(one.detach().numpy().astype(np.float64) for one in inputs))
     np.testing.assert_allclose(found_B.detach().numpy(), expected_B, rtol=1e-5)
@@ -105,9 +127,9 @@ def test_the_loss_is_that_of_numpy_in_float64() -> None:
 
 def test_pixels_of_visible_patches_have_no_part_in_the_loss() -> None:
     module, image_BHWC = mae(), images()
-    outputs = module(image_BHWC)
+    outputs = module(image_BHWC, noise_of(image_BHWC))
     outputs["pixel_BNP"].retain_grad()
-    module.reconstruction_losses(outputs, image_BHWC).sum().backward()
+    module.reconstruction_losses(outputs).sum().backward()
     moved_BN = (outputs["pixel_BNP"].grad != 0).any(-1)
     assert torch.equal(moved_BN, masked_places(outputs["visible_BK"], 16).bool())
 
@@ -139,7 +161,7 @@ def test_the_loss_and_the_pixels_are_hugging_faces(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model(image_BCHW, noise=noise_BN)
         found = ours(image_BHWC, noise_BN=noise_BN)
-        loss = ours.reconstruction_losses(found, image_BHWC).mean()
+        loss = ours.reconstruction_losses(found).mean()
     assert torch.equal(masked_places(found["visible_BK"], 16), expected.mask)
     torch.testing.assert_close(found["pixel_BNP"], expected.logits, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(loss, expected.loss, atol=1e-5, rtol=1e-5)

@@ -94,6 +94,11 @@ def test_start_and_end_are_counted_and_actors_start_side_by_side():
     assert one.first_s - two.first_s == pytest.approx(6, abs=0.1)
 
 
+def test_the_report_looks_at_so_many_rows_and_no_more():
+    phase = Phase("label", READ, (), end_cpu_s=1.0, end_row_s=1e-3, report_row_s=1e-2, report_rows=100)
+    assert [phase.end_s(rows) for rows in (100, 200)] == pytest.approx([1 + 0.1 + 1, 1 + 0.2 + 1])
+
+
 def test_the_driver_can_be_the_bottleneck():
     phase = Phase("label", READ, (FAST,), driver_s=1e-2)
     outcome = simulate(phase, [Node(8.0)], [[1], [8]], 10_000, head_cores=2.0)

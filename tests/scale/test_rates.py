@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from raylab.errors import RaylabError
+from raylab.label.survey import MOST_ROWS
 from raylab.recipes.size import SIZE
 from raylab.scale.rates import SHIPPED, load
 from raylab.storage import Folder
@@ -18,6 +19,10 @@ def test_every_entry_says_how_it_is_known():
         assert all(one.by for one in rates.steps.values())
     assert any(said.startswith("annotator") for said in load("rew").assumed)
     assert not load("miniworld").assumed
+
+
+def test_the_report_looks_at_as_many_rows_as_are_reckoned_with():
+    assert all(load(recipe).fixed.report_rows == 2 * MOST_ROWS for recipe in ("i2e", "miniworld"))
 
 
 def test_a_recipe_without_rates_says_what_to_do():

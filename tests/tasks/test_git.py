@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from train.runs import Told, prepared, small, train
 from train.training_store import Store, make_store
 
 from raylab.errors import RaylabError
-from raylab.models.git_module import SavedGit
+from raylab.models.ald import LENGTH
+from raylab.models.git_module import GitShape, SavedGit
 from raylab.models.text import Tokenizer
 from raylab.recipes.train import TRAIN, GitRun
 from raylab.schema import LABEL
 from raylab.tasks.base import TaskContext
-from raylab.tasks.git import GitTask, TargetsConfig, TextCollator
+from raylab.tasks.git import ENTITY_QUESTIONS, RATIONALE_QUESTION, GitTask, TargetsConfig, TextCollator
 from raylab.train.accelerators import open_accelerator
 from raylab.train.export import export
 from raylab.train.order import generator
@@ -85,6 +87,30 @@ def test_a_row_without_an_entity_has_no_code(store: Store) -> None:
     target_RT = collator(rows, [generator(0, 0)])["target_BRT"][0]
     assert (target_RT[0] == collator.tokenizer.pad).all()
     assert (target_RT[1] != collator.tokenizer.pad).any()
+
+
+def test_a_generic_question_and_one_of_the_pairs_are_drawn(store: Store) -> None:
+    """The entity has one of six questions, the rationale its prefix; each row's pair is asked as the annotator did."""
+    count = 600
+    config: Any = TRAIN["git_miniworld"]().task  # type: ignore[attr-defined]
+    collator = TextCollator(config, TaskContext(store.kb, "", 0, 0))
+    pairs = [{"question": f"which one is number {i}?", "answer": f"number {i}"} for i in range(3)]
+    row = {"entity_id": "x:1", "entity_name": "Iris", "annotation": {"rationale": "It is red.", "questions": pairs}}
+    arrays = collator(rows_of(*[row] * count), [generator(3, i) for i in range(count)])
+    asked, answered = (
+        list(zip(*(collator.tokenizer.text(part.tolist()) for part in arrays[name].swapaxes(0, 1))))
+        for name in ("context_BRC", "target_BRT")
+    )
+    said = [collator.tokenizer.text(collator.tokenizer.questions([one], config.shape.context).tolist())[0] for one in
+            (*ENTITY_QUESTIONS, RATIONALE_QUESTION, *(one["question"] for one in pairs))]  # fmt: skip
+    drawn = Counter(entity for entity, _, _ in asked)
+    assert set(drawn) == set(said[:6]) and len(drawn) == 6
+    assert min(drawn.values()) > count / 6 / 2
+    assert {rationale for _, rationale, _ in asked} == {said[6]}
+    assert {(question, answer) for (_, _, question), (_, _, answer) in zip(asked, answered)} == {
+        (said[7 + i], pair["answer"]) for i, pair in enumerate(pairs)
+    }
+    assert {entity.casefold() for entity, _, _ in answered} == {"iris"}
 
 
 def batch_of(run: Run, count: int) -> dict[str, torch.Tensor]:
@@ -189,6 +215,30 @@ def test_a_random_tower_at_a_rate_for_a_pretrained_one_is_refused() -> None:
         replace(config, task=random, init="runs/git_large")
         replace(config, task=replace(random, encoder_rate=1.0))
         replace(config, task=replace(random, pretrained="microsoft/git-large"))
+
+
+def test_the_papers_settings() -> None:
+    """VER's (arXiv 2410.23676): GiT-Large, tasks alike, smoothing, rates, batch, lengths; GER's (arXiv 2403.02041)."""
+    large, ger = TRAIN["git_large"](), TRAIN["ger_ald"]()
+    task: Any = large.task
+    assert task.shape == GitShape(width=768, layers=6, heads=12, dropout=0.1, context=32, target=32)
+    assert (task.targets.entity, task.targets.rationale, task.targets.questions) == (1.0, 1.0, 1.0)
+    assert (task.smoothing, task.crop, task.codes, task.tokenizer.name) == (
+        0.2,
+        "inception",
+        False,
+        "bert-base-uncased",
+    )
+    assert (task.encoder.name, task.encoder.model_config()["model_cfg"]["vision_cfg"]["image_size"]) == (
+        "ViT-L-14",
+        224,
+    )
+    assert large.optim.rate == 1e-4 and large.optim.rate * task.encoder_rate == pytest.approx(1e-5)
+    assert (large.optim.weight_decay, large.batch, large.steps) == (0.0, 4096, 200_000)
+    codes: Any = ger.task
+    assert (codes.codes, codes.smoothing, codes.targets.names()) == (True, 0.3, ["entity"])
+    assert (codes.shape.context, codes.shape.target) == (20, 1 + LENGTH)
+    assert (ger.steps, ger.optim.warmup_steps, ger.optim.rate, ger.batch) == (600_000, 250, 1e-4, 4096)
 
 
 def test_the_tower_of_the_papers_recipes_has_weights() -> None:

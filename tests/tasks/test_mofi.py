@@ -14,6 +14,7 @@ from train.runs import prepared, small
 from train.training_store import Store, make_store
 
 from raylab.kb.catalog import Catalog
+from raylab.models.class_table import ClassTableConfig
 from raylab.models.contrastive import contrastive_loss
 from raylab.recipes.train import TRAIN
 from raylab.schema import LABEL
@@ -82,6 +83,19 @@ def test_one_of_a_pictures_entities_is_drawn_and_all_are_told(run: Run, store: S
 def test_the_papers_recipe_looks_at_several_entities() -> None:
     assert TRAIN["mofi_b16"]().task.more_entities == 0.5  # type: ignore[attr-defined]
     assert MofiTask().more_entities is None
+
+
+def test_the_papers_settings() -> None:
+    """MOFI's (arXiv 2306.07952), as far as they are known; the baseline has the same network and optimiser."""
+    mofi, clip = TRAIN["mofi_b16"](), TRAIN["clip_b16"]()
+    task: Any = mofi.task
+    assert task.table == ClassTableConfig(margin=0.15, temperature=1 / 32, negatives=512 * 1024)
+    assert (task.supervised_weight, task.crop, task.encoder.name) == (0.9, "inception", "ViT-B-16")
+    assert (mofi.optim.rate, mofi.optim.weight_decay) == (8e-4, 0.05)
+    alike = ("optim", "batch", "steps", "parallel")
+    assert [getattr(mofi, name) for name in alike] == [getattr(clip, name) for name in alike]
+    assert (clip.task.encoder, clip.task.crop) == (task.encoder, task.crop)  # type: ignore[attr-defined]
+    assert (mofi.data.rows, clip.data.rows) == ("labelled", "all")
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.75, 0.0])

@@ -12,7 +12,7 @@ from distributed_workers import run_workers
 from torch.nn.functional import normalize
 
 from raylab.errors import RaylabError
-from raylab.models.augment import ViewConfig, _resampling, view
+from raylab.models.augment import DRAWS, ViewConfig, _resampling, view
 from raylab.models.mae import VitConfig
 from raylab.models.simclr import nt_xent
 from raylab.recipes.train import TRAIN
@@ -63,11 +63,14 @@ def halves(count: int) -> torch.Tensor:
     return image_BCHW
 
 
-def test_views_follow_from_torchs_seed_and_differ() -> None:
-    image_BCHW, found = torch.rand(4, 3, 40, 40, generator=torch.Generator().manual_seed(0)), []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        found.append(view(image_BCHW, 32, ViewConfig()))
+def some_view(image_BCHW: torch.Tensor, side: int, config: ViewConfig, seed: int = 0) -> torch.Tensor:
+    draw_BR = torch.rand(len(image_BCHW), DRAWS, generator=torch.Generator().manual_seed(seed))
+    return view(image_BCHW, draw_BR, side, config)
+
+
+def test_views_follow_from_what_was_drawn_and_differ() -> None:
+    image_BCHW = torch.rand(4, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    found = [some_view(image_BCHW, 32, ViewConfig(), seed) for seed in (1, 1, 2)]
     assert found[0].shape == (4, 3, 32, 32)
     assert found[0].min() >= 0 and found[0].max() <= 1
     assert torch.equal(found[0], found[1])
@@ -75,11 +78,10 @@ def test_views_follow_from_torchs_seed_and_differ() -> None:
 
 
 def test_every_second_view_is_mirrored_and_parts_are_parts() -> None:
-    torch.manual_seed(0)
-    image_BCHW = view(halves(200), 32, PLAIN)
+    image_BCHW = some_view(halves(200), 32, PLAIN)
     left_is_red_B = image_BCHW[:, 0, 16, 0] > image_BCHW[:, 0, 16, -1]
     assert 70 < left_is_red_B.sum() < 130
-    parts = view(halves(200), 32, replace(PLAIN, least_area=0.1))
+    parts = some_view(halves(200), 32, replace(PLAIN, least_area=0.1))
     one_colour_B = (parts[:, 0].amax((1, 2)) < 0.01) | (parts[:, 2].amax((1, 2)) < 0.01)
     assert 2 < one_colour_B.sum() < 60, "some parts lie in one half"
 
@@ -96,12 +98,11 @@ def test_a_part_is_resized_as_pillow_does() -> None:
 
 
 def test_colours_change_by_as_much_as_is_said() -> None:
-    torch.manual_seed(0)
     picture = torch.full((200, 3, 8, 8), 0.5)
-    assert torch.allclose(view(picture, 8, PLAIN), picture)
-    brighter = view(picture, 8, replace(PLAIN, jittered=1.0, jitter=0.2)).mean((1, 2, 3))
+    assert torch.allclose(some_view(picture, 8, PLAIN), picture)
+    brighter = some_view(picture, 8, replace(PLAIN, jittered=1.0, jitter=0.2)).mean((1, 2, 3))
     assert 0.39 < brighter.min() < 0.43 and 0.57 < brighter.max() < 0.61
-    grey = view(halves(200), 8, replace(PLAIN, grey=0.3))
+    grey = some_view(halves(200), 8, replace(PLAIN, grey=0.3))
     colourless_B = (grey.amax(1) - grey.amin(1)).amax((1, 2)) < 1e-5
     assert 35 < colourless_B.sum() < 85
 
@@ -109,8 +110,8 @@ def test_colours_change_by_as_much_as_is_said() -> None:
 def test_its_measure_counts_pictures_whose_own_view_is_nearest() -> None:
     learner: Any = TRAIN["simclr_miniworld"]().task.learner(TaskContext("", "", 0, 0))
     second = torch.eye(4)[[0, 1, 3, 2]]
-    learner.module.forward = lambda image_BHWC: {"first_BD": torch.eye(4), "second_BD": second}
-    assert learner.measures({"image_BHWC": None})["view_top1"].tolist() == [1, 1, 0, 0]
+    learner.module.forward = lambda image_BHWC, draw_BVR: {"first_BD": torch.eye(4), "second_BD": second}
+    assert learner.measures({"image_BHWC": None, "draw_BVR": None})["view_top1"].tolist() == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(

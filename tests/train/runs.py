@@ -10,6 +10,7 @@ import numpy as np
 from train.training_store import Store
 
 from raylab.kb.catalog import Catalog
+from raylab.recipes.devise import RANDOM_64
 from raylab.recipes.train import TRAIN
 from raylab.sources.base import SourceConfig
 from raylab.storage import Folder
@@ -23,9 +24,12 @@ MINIWORLD = [name for name in TRAIN if name.endswith("_miniworld")]
 
 
 def small(recipe: str, store: Store, out: Path, **changes: object) -> TrainConfig:
-    """A run of some steps that logs each and saves every second."""
+    """A run of some steps that logs each and saves every second. Where word vectors are missing, they are random."""
+    config = TRAIN[recipe]()
+    if getattr(config.task, "words", None) == "":
+        config = replace(config, task=replace(config.task, words=RANDOM_64))
     config = replace(
-        TRAIN[recipe](),
+        config,
         source=SourceConfig(uri=store.source),
         labels=store.labels,
         kb=store.kb,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
+from pathlib import Path
 
 import cloudpickle
 import pytest
 import torch
 
+import raylab
 from raylab.errors import RaylabError
 from raylab.models.class_table import ClassTable, ClassTableConfig
 from raylab.train.accelerators import open_accelerator
@@ -26,6 +29,14 @@ def test_an_accelerator_that_is_not_known_names_the_nearest() -> None:
 def test_xla_says_where_it_comes_from() -> None:
     with pytest.raises(RaylabError, match="torch-xla is not installed here: make setup-xla"):
         open_accelerator("xla")
+
+
+def test_tasks_and_the_loop_know_of_no_kind_of_device() -> None:
+    room = Path(raylab.__file__).parent
+    known = re.compile(r"torch_xla|torch\.cuda|is_cuda|device\.type *(==|!=|in )|[\"'](xla|cuda)[\"']")
+    files = [*(room / "tasks").rglob("*.py"), *(room / f"train/{name}.py" for name in ("loop", "held_out", "optim"))]
+    assert [path.name for path in files if known.search(path.read_text())] == []
+    assert known.search((room / "train/accelerators/cuda.py").read_text())
 
 
 def test_hosts_of_one_slice_are_told_their_device_alone() -> None:

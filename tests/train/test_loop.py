@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 
@@ -100,6 +102,15 @@ def test_the_time_of_a_save_is_not_the_steps(monkeypatch: pytest.MonkeyPatch) ->
     points: dict[int, Curve] = {}
     looped(Matrix(), save, points, log_every=1).run(rows())
     assert [point["step_s"] for point in points.values()] == [0.0] * 8
+
+
+def test_it_knows_no_ray_and_no_task() -> None:
+    code = "import sys, raylab.train.loop; print(*sorted(name for name in sys.modules if name.startswith('ray')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert not [name for name in loaded if name.split(".")[0] == "ray"]
+    tasks = {name.removeprefix("raylab.tasks.") for name in loaded if name.startswith("raylab.tasks.")}
+    assert tasks <= {"base", "classes"}, "the contract, and the numbers of entities"
 
 
 def gradients(module: torch.nn.Module) -> list[float]:

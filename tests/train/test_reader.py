@@ -57,6 +57,13 @@ def test_workers_share_each_groups_part_of_a_batch(store: Store, tmp_path: Path)
             np.testing.assert_array_equal(np.concatenate(halves), values)
 
 
+def test_a_crop_that_is_not_known_names_the_nearest(store: Store, tmp_path: Path) -> None:
+    run = prepared(small("mofi_miniworld", store, tmp_path))
+    misspelt = replace(run, config=replace(run.config, task=replace(run.config.task, crop="incepton")))  # type: ignore[type-var]
+    with pytest.raises(RaylabError, match=r"crop 'incepton' is not known: .* Did you mean 'inception'"):
+        reader_of(misspelt, Share(16, 0, 1))
+
+
 def test_it_begins_at_any_step(run: Run) -> None:
     share = Share(12, 0, 1)
     whole, late = (list(batches(reader_of(run, share).read(range(start, 9)), 12)) for start in (0, 5))

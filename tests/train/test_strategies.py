@@ -113,6 +113,20 @@ def test_two_sharded_workers_say_of_pictures_what_one_says(store: Store, tower: 
     assert made_by_both == pytest.approx(losses, rel=1e-3)
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_two_workers_name_the_entity_that_one_names(weight: float, store: Store, tower: Path, tmp_path: Path) -> None:
+    """Though each has half of the class vectors, and the other asks about other pictures."""
+    made = mofi(store, tower, tmp_path / "alone", "ddp", steps=2)
+    track = replace(made.track, evaluate_every=2, samples=3)
+    task = replace(made.task, supervised_weight=weight)  # type: ignore[type-var]
+    alone = replace(made, task=task, track=track, data=replace(made.data, held_out=0.4))
+    _, said = _looker(0, 1, prepared(alone))
+    (_, shown), (_, none) = run_workers(_looker, 2, prepared(replace(alone, out=str(tmp_path / "both"))))
+    assert len(said) == 3 and all("(right: " in one for one in said)
+    assert shown == said
+    assert none == []
+
+
 def test_a_run_goes_on_with_another_number_of_workers(store: Store, tower: Path, tmp_path: Path) -> None:
     whole = found(mofi(store, tower, tmp_path / "whole", "ddp"), 1)
     config = mofi(store, tower, tmp_path / "moved", "fsdp")

@@ -51,15 +51,17 @@ def test_a_killed_run_goes_on_with_the_same_losses(recipe: str, store: Store, tm
     assert came_again > len(undisturbed)
 
 
-@pytest.mark.parametrize("recipe", MINIWORLD)
+@pytest.mark.parametrize("recipe", [name for name in MINIWORLD if name != "linear_probe_miniworld"])
 def test_it_learns(recipe: str, store: Store, tmp_path: Path) -> None:
+    """But for a linear map on random vectors: see tests/tasks/test_finetune.py."""
     config = small(recipe, store, tmp_path, steps=30, checkpoint=CheckpointConfig(every=30))
     # a tuning recipe's rate is for a network that knows something already
     points = train(replace(config, optim=replace(config.optim, rate=2e-3)))
     first, last = (sum(points[step]["loss"] for step in steps) / 5 for steps in (range(1, 6), range(26, 31)))
     assert last < 0.9 * first
     assert all(point["replaced"] == 0 for point in points.values())
-    assert points[1]["rate/decoder matrices" if "git" in recipe else "rate/matrices"] > 0
+    rates = [rate for name, rate in points[1].items() if name.startswith("rate/") and name.endswith("matrices")]
+    assert rates and min(rates) > 0
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(store: Store, tmp_path: Path) -> None:

@@ -76,8 +76,11 @@ def test_parallel_coordinates_importances_and_a_comparison_are_there() -> None:
 @pytest.mark.parametrize("group", ["rates", 'it\'s lr=1e-3 <a> "b" 🎈'])
 def test_runs_are_those_of_the_group_and_the_best_come_first(group: str) -> None:
     runs = spec(group)["runSets"][0]
-    leaf = {"key": {"section": "run", "name": "group"}, "op": "=", "value": group, "disabled": False}
-    assert runs["filters"]["filters"] == [leaf]
+    of_group, of_trials = (
+        {"key": {"section": "run", "name": name}, "op": "=", "value": value, "disabled": False}
+        for name, value in {"group": group, "jobType": "train"}.items()  # the sweep's own run has no curves
+    )
+    assert runs["filters"]["filters"] == [of_group, of_trials | {"connector": "AND"}]
     assert runs["sort"]["keys"] == [{"key": {"section": "summary", "name": OBJECTIVES[0].name}, "ascending": False}]
     assert set(map(accessor, KEYS)) <= set(runs["runFeed"]["columnOrder"])
 

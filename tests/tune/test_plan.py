@@ -37,6 +37,8 @@ def test_the_usual_sweep_of_each_recipe_is_sound(recipe: str) -> None:
         ({"mode": "maximum"}, "Did you mean 'max'"),
         ({"fit": Fit("square")}, "not known"),
         ({"samples": 0}, "--samples 0"),
+        ({"hours": -1.0}, "--hours -1: it has to be 0 or more"),
+        ({"keep_checkpoints": "bets"}, "Did you mean 'best'"),
         ({"schedule": ScheduleConfig(keep=1)}, "--schedule.keep 1"),
         ({"schedule": ScheduleConfig(looks=301)}, "more looks than steps"),
         ({"space": {"steps": "choice(1, 2)"}}, "have the same"),
@@ -79,6 +81,15 @@ def test_grids_are_gone_through_in_full() -> None:
     assert sweep(space=grids, samples=8).trials == 6
     assert sweep(space=grids | {"task.smoothing": "uniform(0, 0.1)"}, samples=8).trials == 48
     assert sweep(samples=8).trials == 8
+
+
+def test_the_first_trial_has_the_recipes_own_values_where_the_space_has_them() -> None:
+    assert sweep().first == {"optim.rate": 2e-3, "task.smoothing": 0.2, "batch": 64}
+    assert sweep(defaults_first=False).first is None
+    assert sweep(space={"": "none"}).first is None  # each trial is the recipe as it is
+    assert sweep(space={"batch": "grid_search(32, 64)"}).first is None  # a grid is gone through as it is
+    narrow = sweep(space={"optim.rate": "uniform(0.1, 0.2)"})
+    assert (narrow.first, narrow.outside) == (None, ["optim.rate"])
 
 
 def test_paths_are_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

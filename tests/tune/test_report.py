@@ -123,6 +123,15 @@ def test_stopped_trials_are_said_to_have_ended_early_and_where(text: str) -> Non
     assert "(40 to 40)" in text
 
 
+def test_a_sweep_that_is_not_at_its_end_says_so_above_all(trials: list[TrialResult]) -> None:
+    killed = replace(trials[1], status="unfinished")
+    said = "Cut after 2 hours: <3> of 5."
+    text = render_report("sweep", [killed], [ENTITY], {}, said)
+    assert Page(text).by_id("note") == said
+    assert "the same line goes on" not in text
+    assert "the same line goes on" in render_report("sweep", [killed], [ENTITY], {})
+
+
 def test_every_failure_has_its_reason(text: str) -> None:
     section = text.split('<section id="failures">')[1].split("</section>", maxsplit=1)[0]
     assert section.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") == len(FAILED)

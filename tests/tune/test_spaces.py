@@ -16,6 +16,7 @@ from raylab.tune.spaces import (
     Fit,
     applied,
     check_space,
+    own_values,
     parse_domain,
     parse_space,
     shares_survey,
@@ -34,6 +35,19 @@ def test_every_recipe_has_a_space_that_fits_it(name: str) -> None:
     space = parse_space(SPACES[name])
     assert space
     check_space(recipe(name), space, Fit())
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_the_recipes_own_values_make_the_recipe(name: str) -> None:
+    made = recipe(name)
+    assert applied(made, own_values(made, parse_space(SPACES[name])), Fit("linear")) == made
+
+
+def test_a_domain_holds_what_may_be_drawn() -> None:
+    held = {"uniform(0, 1)": 1.0, "randint(1, 8)": 7, "powers_of_two(16, 64)": 32, "choice(a, b)": "b"}
+    out = {"uniform(0, 1)": 1.1, "randint(1, 8)": 8, "powers_of_two(16, 64)": 48, "choice(a, b)": "c"}
+    assert all(parse_domain("x", text).holds(value) for text, value in held.items())
+    assert not any(parse_domain("x", text).holds(value) for text, value in out.items())
 
 
 def test_domains_are_written_as_ray_tunes() -> None:

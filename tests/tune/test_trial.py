@@ -23,7 +23,7 @@ from raylab.tasks.mofi import MofiLearner, MofiTask
 from raylab.train.board import Pace
 from raylab.train.plan import TrainConfig
 from raylab.tune.plan import Sweep
-from raylab.tune.results import Objective, best_trial, read_trials
+from raylab.tune.results import Objective, best_trial, read_trials, remove_checkpoints
 from raylab.tune.trial import Trial, branch
 
 TOP1 = Objective("held_out/text_top1")
@@ -97,6 +97,36 @@ def test_a_loss_that_is_no_number_fails_the_trial_with_the_reason_and_for_good(s
     assert best_trial([told], TOP1) is None
     with pytest.raises(RaylabError, match="after step"):  # begun again, as after a death: not trained again
         Trial(made, "a", {}, train_here)
+
+
+def test_an_objective_that_is_no_number_fails_the_trial_with_the_reason(store: Store, tmp_path: Path) -> None:
+    def blind(config: TrainConfig, pace: Pace) -> dict[str, Any]:
+        pace.at(2, {TOP1.name: 0.9})
+        pace.at(4, {TOP1.name: float("nan")})
+        return {}
+
+    trial = Trial(sweep(store, tmp_path), "a", {}, blind)
+    trial.look()
+    with pytest.raises(RaylabError, match=r"held_out/text_top1 is nan after step 4"):
+        trial.look()
+    trial.stop()
+    (told,) = read_trials(Folder(str(tmp_path)))
+    assert (told.status, told.step) == ("failed", 4)
+    assert best_trial([told], TOP1) is None
+
+
+def test_a_trial_at_its_end_tells_its_looks_again_without_its_checkpoints(store: Store, tmp_path: Path) -> None:
+    made = sweep(store, tmp_path)
+    one, other = (Trial(made, name, {}, train_here) for name in ("a", "b"))
+    finished(one)
+    other.look()
+    other.stop()
+    other.out.write_json("end.json", {"status": "stopped"})
+    remove_checkpoints(read_trials(Folder(str(tmp_path))), [Objective("nothing")])
+    assert not one.out.exists("checkpoints") and not other.out.exists("checkpoints")
+    assert finished(Trial(made, "a", {}, train_here)) == [2, 4, 6]
+    assert finished(Trial(made, "b", {}, train_here)) == [2]
+    assert not one.out.exists("checkpoints") and not other.out.exists("checkpoints")  # nobody trained
 
 
 @dataclass(frozen=True)

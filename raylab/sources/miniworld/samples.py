@@ -15,7 +15,7 @@ from raylab.sources.miniworld.captions import Caption, caption
 from raylab.sources.miniworld.entities import BY_ID, PICTURED, MiniEntity
 
 if TYPE_CHECKING:
-    from raylab.sources.miniworld.scene import Placement
+    from raylab.sources.miniworld.scene import Painting, Placement
 
 CLUTTER_SHARE = 0.03
 """Of the pictures: hold nothing that the catalogue knows."""
@@ -97,6 +97,13 @@ def picture(row: Sample) -> Image.Image:
 
     image, _ = render(row.entity_ids, _scene_rng(row))
     return image
+
+
+def painting(row: Sample) -> Painting:
+    """Paint the picture of `row`, and keep what covers what: see `masks.mask`."""
+    from raylab.sources.miniworld.scene import paint
+
+    return paint(row.entity_ids, _scene_rng(row))
 
 
 def _scene_rng(row: Sample) -> np.random.Generator:

@@ -1,7 +1,8 @@
 """Scenes: an entity or two on something (a pole, a mug, a shirt, ...), lit, bent, half covered and noisy.
 
 A scene is made in two passes over one random generator: `layout` says what stands where, which is all that questions
-and segmentation masks need; `render` paints it. The same generator state gives the same pixels.
+need; `paint` paints it and says what it covered with what, which is what masks are made of. The same generator state
+gives the same pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from raylab.sources.miniworld.stage import Colour, background, body, clutter, la
 SIZE = 128
 """Pixels of a scene's side."""
 
-_FINE = 2  # what Pillow draws without smoothing is drawn this much finer
+FINE = 2
+"""What Pillow draws without smoothing is drawn this much finer."""
+
 _FLAG_CARRIERS = {"pole": 6, "mug": 2, "shirt": 2, "sticker": 2, "poster": 2, "screen": 1, "paint": 2}
 _SIGN_CARRIERS = {"post": 6, "mug": 1, "shirt": 1, "sticker": 3, "poster": 2, "screen": 1, "paint": 2}
 
@@ -43,6 +46,30 @@ class Placement:
         left, top = (max(0, math.floor(min(values))) for values in (xs, ys))
         right, bottom = (min(SIZE, math.ceil(max(values))) for values in (xs, ys))
         return left, top, right, bottom
+
+
+@dataclass(frozen=True, eq=False)
+class Stamp:
+    """What an entity covers."""
+
+    rows: slice
+    columns: slice
+    """Of the scene's pixels: outside of these nothing is covered."""
+    alpha_HW: np.ndarray
+    """float32, 0..1: how much of each pixel within."""
+
+
+@dataclass(frozen=True, eq=False)
+class Painting:
+    """A painted scene."""
+
+    image: Image.Image
+    """RGB, SIZE x SIZE."""
+    placements: tuple[Placement, ...]
+    stamps: tuple[Stamp, ...]
+    """Of each placement; later ones lie over earlier ones."""
+    cover_HW: np.ndarray | None
+    """float32, 0..1: how much of each pixel is behind what stands before the scene; None: nothing does."""
 
 
 def _choose(weights: dict[str, int], rng: np.random.Generator) -> str:
@@ -144,8 +171,8 @@ def _sample(pixels: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return left
 
 
-def _stamp(scene: np.ndarray, placement: Placement, rng: np.random.Generator) -> None:
-    """Blend the entity into `scene`, (SIZE, SIZE, 3) float32 in 0..1, in place."""
+def _stamp(scene: np.ndarray, placement: Placement, rng: np.random.Generator) -> Stamp:
+    """Blend the entity into `scene`, (SIZE, SIZE, 3) float32 in 0..1, in place; return what it covers."""
     left, top, right, bottom = placement.box
     margin = 6  # a waving flag leaves its outline
     top, bottom = max(0, top - margin), min(SIZE, bottom + margin)
@@ -161,9 +188,11 @@ def _stamp(scene: np.ndarray, placement: Placement, rng: np.random.Generator) ->
     levels = _pyramid(placement.entity_id)
     found = _sample(levels[0 if height > 72 else 1 if height > 40 else 2], u, v)
     region = scene[top:bottom, left:right]
+    covered = Stamp(slice(top, bottom), slice(left, right), found[..., 3].copy())
     region *= 1 - found[..., 3:]
     found *= np.clip(light, 0.35, 1.25)[..., None]
     region += found[..., :3]
+    return covered
 
 
 def _body_colours(rng: np.random.Generator) -> Colour:
@@ -184,34 +213,42 @@ def _light(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return lit
 
 
-def render(entity_ids: Sequence[str], rng: np.random.Generator) -> tuple[Image.Image, tuple[Placement, ...]]:
+def paint(entity_ids: Sequence[str], rng: np.random.Generator) -> Painting:
     """Paint a scene.
 
     Args:
         entity_ids: none (a landscape or clutter), one or two pictured entities, left to right.
         rng: decides everything else; advanced.
 
-    Returns:
-        A SIZE x SIZE RGB image, and where each entity stands.
-
     Raises:
         ValueError: more than two entities.
         KeyError: an entity that does not exist.
     """
     placements = layout(entity_ids, rng)
-    canvas = background(SIZE * _FINE, rng) if placements else landscape(SIZE * _FINE, rng)
+    canvas = background(SIZE * FINE, rng) if placements else landscape(SIZE * FINE, rng)
     pen = ImageDraw.Draw(canvas)
-    clutter(pen, SIZE * _FINE, rng)
+    clutter(pen, SIZE * FINE, rng)
     for placement in placements:
-        fine = [(x * _FINE, y * _FINE) for x, y in placement.corners]
-        body(pen, placement.carrier, fine, _body_colours(rng))
-    scene = np.asarray(canvas.reduce(_FINE), np.float32) / 255
-    for placement in placements:
-        _stamp(scene, placement, rng)
+        body(pen, placement.carrier, fine(placement), _body_colours(rng))
+    scene = np.asarray(canvas.reduce(FINE), np.float32) / 255
+    stamps = tuple(_stamp(scene, placement, rng) for placement in placements)
+    cover_HW1 = None
     if rng.random() < 0.3:
-        scene = occluder(scene, rng)
+        cover_HW1, colour = occluder(SIZE, rng)
+        scene = scene * (1 - cover_HW1) + cover_HW1 * np.array(colour, np.float32) / 255
     lit = _light(scene, rng) * np.float32(255)
     image = Image.fromarray(np.clip(lit, 0, 255, out=lit).astype(np.uint8))
     if rng.random() < 0.3:
         image = image.filter(ImageFilter.BoxBlur(float(rng.uniform(0.3, 1.1))))
-    return image, placements
+    return Painting(image, placements, stamps, None if cover_HW1 is None else cover_HW1[..., 0])
+
+
+def fine(placement: Placement) -> list[tuple[float, float]]:
+    """Return the corners of an entity in pixels of the finer canvas."""
+    return [(x * FINE, y * FINE) for x, y in placement.corners]
+
+
+def render(entity_ids: Sequence[str], rng: np.random.Generator) -> tuple[Image.Image, tuple[Placement, ...]]:
+    """Return a scene's picture, and where each entity stands; see `paint`."""
+    painting = paint(entity_ids, rng)
+    return painting.image, painting.placements

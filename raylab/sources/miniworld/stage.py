@@ -217,9 +217,12 @@ def body(pen: ImageDraw.ImageDraw, carrier: str, quad: Quad, colour: Colour) -> 
     _BODIES[carrier](pen, quad, colour)
 
 
-def occluder(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Cover a part of the scene, (S, S, 3) float32 in 0..1: a bar, a leaf or a see-through watermark."""
-    size = scene.shape[0]
+def occluder(size: int, rng: np.random.Generator) -> tuple[np.ndarray, Colour]:
+    """Return what covers a part of a scene: a bar, a leaf or a see-through watermark.
+
+    Returns:
+        float32 [size, size, 1], 0..1: how much of each pixel it covers; its colour.
+    """
     mask = Image.new("L", (size, size))
     pen = ImageDraw.Draw(mask)
     x, y = rng.uniform(0, size, 2)
@@ -233,5 +236,4 @@ def occluder(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     else:
         for line in range(0, 2 * size, int(rng.integers(24, 40))):
             pen.line((line, 0, line - size, size), fill=80, width=3)
-    alpha = np.asarray(mask, np.float32)[..., None] / 255
-    return scene * (1 - alpha) + alpha * np.array(_muted(rng), np.float32) / 255
+    return np.asarray(mask, np.float32)[..., None] / 255, _muted(rng)

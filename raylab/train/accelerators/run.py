@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.accelerators.tpu import infer_tpu_pod_type_from_topology
 from ray.train import RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -82,6 +83,16 @@ def chips_of_worker(config: TrainConfig) -> float:
         return 0.0
     _, resources = get_tpu_worker_resources(parallel.topology, parallel.tpu, {"CPU": parallel.cpus})
     return resources.get("TPU", 0.0)
+
+
+def slices(config: TrainConfig) -> dict[str, float]:
+    """Return the TPU slices of several hosts that a run takes, by the resource of which each slice has one."""
+    parallel = config.parallel
+    if not parallel.topology:
+        return {}
+    hosts, _ = get_tpu_worker_resources(parallel.topology, parallel.tpu, {"CPU": parallel.cpus})
+    pod = infer_tpu_pod_type_from_topology(parallel.topology, parallel.tpu)
+    return {f"TPU-{pod}-head": parallel.workers / hosts} if hosts > 1 else {}
 
 
 @dataclass

@@ -47,7 +47,10 @@ class XlaAccelerator:
     """See `base.Accelerator`.
 
     Args:
-        cache: folder where compiled programs are kept for the next run; empty: none.
+        cache: folder of this host where compiled programs are kept for the next run; empty: none.
+
+    Raises:
+        RaylabError: the folder cannot be made.
     """
 
     name = "xla"
@@ -55,11 +58,8 @@ class XlaAccelerator:
     def __init__(self, cache: str = "") -> None:
         # Else 0 and 1 are written into programs: a factor that becomes 1 (Adam's, after 1,800 steps) makes another
         os.environ.setdefault("XLA_NO_SPECIAL_SCALARS", "1")
-        known = torch_xla._XLAC._xla_computation_cache_is_initialized()
-        if cache and not known and runtime.device_type() == "TPU":  # XLA's CPU device cannot read what it wrote
-            folder = Path(cache).expanduser()
-            folder.mkdir(parents=True, exist_ok=True)
-            runtime.initialize_cache(str(folder))
+        if cache and runtime.device_type() == "TPU":  # XLA's CPU device cannot read what it wrote
+            _keep_programs(Path(cache).expanduser())
         if not runtime.is_spmd():
             runtime.use_spmd()
         if backends.get_mat_mul_precision() == "default":
@@ -168,6 +168,20 @@ class XlaAccelerator:
     def measures(self) -> dict[str, float]:
         """The host's memory (torch-xla does not tell the devices'), and how many programs were compiled so far."""
         return {"memory_gb": resident_bytes() / 1e9, "programs": compiled()}
+
+
+def _keep_programs(folder: Path) -> None:
+    """Have compiled programs kept in a folder of this host; torch-xla takes the first one that a process names."""
+    if torch_xla._XLAC._xla_computation_cache_is_initialized():
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RaylabError(
+            f"--parallel.compile-cache {folder} cannot be made on this host ({error}): name a folder that can be "
+            "written on each host, or '' for none."
+        ) from error
+    runtime.initialize_cache(str(folder))
 
 
 def compiled() -> int:

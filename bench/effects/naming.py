@@ -1,0 +1,200 @@
+"""DeViSE's claims in miniature: names that mean something against a softmax and against names that mean nothing.
+
+    .venv/bin/python bench/effects/naming.py [seeds] [rows] [steps]     # 3 seeds, 2,000 pairs, 300 steps of 64
+
+For each seed a world is painted and labelled by CLIP's selection. A softmax makes the encoder; it then learns on, or is
+mapped among word vectors (of the knowledge base's texts) or random ones, in DeViSE's two stages: half as many pictures
+again each.
+The entities that the mini-world sets apart are left out of training. Pictures of another world are ranked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+import worlds
+from arms import train
+from PIL import Image
+
+from raylab.evaluate.embedding import BOTH, SEEN, UNSEEN, Embedding
+from raylab.evaluate.features import Features
+from raylab.evaluate.hierarchy import MINIWORLD, IsA, open_edges
+from raylab.evaluate.image_set import ImageSet
+from raylab.evaluate.models import ModelConfig, open_model
+from raylab.kb.words_build import WordsConfig, build_words
+from raylab.recipes.devise import RANDOM_64
+from raylab.recipes.train import TRAIN
+from raylab.sources.base import SourceConfig
+from raylab.sources.miniworld.entities import BY_ID
+from raylab.train.plan import CheckpointConfig, TrackConfig, TrainConfig
+
+FIRST_SEED = 511
+"""Rates were chosen on world 77."""
+TEST_ROWS, BATCH = 2_000, 64
+WORDS = WordsConfig(dim=64, passes=100, least=1, threads=1)
+"""A small knowledge base takes many passes; one thread, so that the same texts give the same vectors."""
+
+Scores = dict[str, dict[str, float]]
+"""Of one seed: arm -> metric -> value."""
+
+
+def make_world(folder: Path, kb: Path, seed: int, rows: int) -> worlds.World:
+    """Paint and label what is trained on, and paint the test pictures."""
+    world = worlds.World(folder, seed)
+    folder.mkdir(parents=True)
+    worlds.paint_pairs(world, rows)
+    worlds.paint_test(world, TEST_ROWS)
+    worlds.label(["miniworld", "--source", world.pairs, "--kb", kb, "--out", world.store("selected")])
+    return world
+
+
+def run(recipe: str, world: worlds.World, kb: Path, name: str, steps: int, **changes: Any) -> Path:
+    """Train in this process; return the run's folder."""
+    out = world.folder / "runs" / name
+    config: Any = TRAIN[f"{recipe}_miniworld"]()
+    init = str(changes.pop("init", ""))
+    made: TrainConfig = replace(
+        config,
+        task=replace(config.task, **changes),
+        source=SourceConfig(uri=str(world.pairs)),
+        labels=str(world.store("selected")),
+        kb=str(kb),
+        out=str(out),
+        init=init,
+        steps=steps,
+        batch=BATCH,
+        seed=world.seed,
+        checkpoint=CheckpointConfig(every=steps),
+        track=TrackConfig(every=50, evaluate_every=steps, project="", samples=0),
+    )
+    if recipe == "devise_softmax" and init:
+        made = replace(made, optim=replace(made.optim, rate=config.optim.rate / 2))
+    train(made)
+    return out
+
+
+def arms(world: worlds.World, kb: Path, words: Path, steps: int) -> dict[str, Path]:
+    """Train all arms of a seed; return their runs' folders."""
+    first = run("devise_softmax", world, kb, "encoder", steps)
+    encoder = replace(TRAIN["devise_miniworld"]().task.encoder, weights=str(first))  # type: ignore[attr-defined]
+    half = steps // 4
+    found = {"softmax": run("devise_softmax", world, kb, "softmax", 2 * half, init=first)}
+    for name, address in (("devise", str(words)), ("random", RANDOM_64)):
+        mapped = run("devise", world, kb, f"{name}_mapped", half, encoder=encoder, words=address)
+        found[f"{name}, map alone"] = mapped
+        found[name] = run("devise_tuned", world, kb, name, half, words=address, init=mapped)
+    return found
+
+
+class Given:
+    """A `base.Subject` whose pictures are in memory."""
+
+    generative = False
+
+    def __init__(self, model: Path, image_NHWC: np.ndarray) -> None:
+        self.embedder = open_model(ModelConfig(str(model), threads=1)).embedder
+        assert self.embedder is not None
+        pictures = [Image.fromarray(one) for one in image_NHWC]
+        self._features = Features(self.embedder.encode_images(pictures), [None] * len(pictures))
+
+    def features(self, images: ImageSet) -> Features:
+        """Return all vectors."""
+        return self._features
+
+
+def score(model: Path, world: worlds.World) -> dict[str, float]:
+    """Rank the names of the test pictures of one entity."""
+    test = np.load(world.test)
+    alone_N = test["entity_N"] != ""
+    labels = test["entity_N"][alone_N].tolist()
+    titles = {label: (BY_ID[label].title,) for label in labels}
+    nowhere: Any = None
+    images = ImageSet("test", nowhere, [{}] * len(labels), labels, titles)
+    subject: Any = Given(model, test["image_NHWC"][alone_N])
+    graph: Callable[..., IsA] = lambda labels: IsA(open_edges(MINIWORLD))  # noqa: E731
+    outcome = Embedding(images, graph)(subject)
+    return {f"{one.protocol} {one.metric}": one.value for one in outcome.scores}
+
+
+def gains(scores: Scores) -> dict[str, float]:
+    """Return each claim's difference, in points."""
+    named, softmax, random = scores["devise"], scores["softmax"], scores["random"]
+    found = {"devise over softmax: seen hit@1": named[f"{SEEN} hit@1"] - softmax[f"{SEEN} hit@1"]}
+    for k in (5, 10, 20):
+        found[f"devise over softmax: seen hp@{k}"] = named[f"{SEEN} hp@{k}"] - softmax[f"{SEEN} hp@{k}"]
+    for k in (1, 5, 10):
+        found[f"devise over random: unseen hit@{k}"] = named[f"{UNSEEN} hit@{k}"] - random[f"{UNSEEN} hit@{k}"]
+    found["devise over random: unseen+seen hit@5"] = named[f"{BOTH} hit@5"] - random[f"{BOTH} hit@5"]
+    found["devise over softmax: unseen+seen hp@5"] = named[f"{BOTH} hp@5"] - softmax[f"{BOTH} hp@5"]
+    return {claim: 100 * value for claim, value in found.items()}
+
+
+def table(found: list[Scores]) -> str:
+    """Return scores and gains, mean and deviation over the seeds."""
+    lines = [f"{'score':<50}{'mean':>8}{'deviation':>11}"]
+    for arm, metrics in found[0].items():
+        for metric in metrics:
+            values = [100 * scores[arm][metric] for scores in found]
+            lines.append(f"{arm + ': ' + metric:<50}{mean(values):>8.1f}{_deviation(values):>11.1f}")
+    lines.append(f"\n{'gain':<50}{'mean':>8}{'deviation':>11}")
+    for claim in gains(found[0]):
+        values = [gains(scores)[claim] for scores in found]
+        lines.append(f"{claim:<50}{mean(values):>8.1f}{_deviation(values):>11.1f}")
+    return "\n".join(lines)
+
+
+def _deviation(values: list[float]) -> float:
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+def main(seeds: int = 3, rows: int = 2_000, steps: int = 300, first_seed: int = FIRST_SEED) -> None:
+    """Run all arms of all seeds; print the table and the JSON."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    started, rounds = time.perf_counter(), []
+    with tempfile.TemporaryDirectory() as name:
+        kb, words = Path(name) / "kb", Path(name) / "words"
+        build = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", str(kb)]
+        subprocess.run(build, check=True, capture_output=True)
+        about = build_words(replace(WORDS, kb=str(kb), out=str(words)))
+        for seed in range(first_seed, first_seed + seeds):
+            world = make_world(Path(name) / str(seed), kb, seed, rows)
+            print(f"seed {seed}: data after {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+            scores = {arm: score(out, world) for arm, out in arms(world, kb, words, steps).items()}
+            rounds.append({"seed": seed, "scores": scores})
+            print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
+    found = [one["scores"] for one in rounds]
+    print(table(found))
+    values = {claim: [gains(scores)[claim] for scores in found] for claim in gains(found[0])}
+    result = {
+        "gains": {claim: mean(one) for claim, one in values.items()},
+        "deviations": {claim: _deviation(one) for claim, one in values.items()},
+        "words": about,
+        "rows": rows,
+        "steps": steps,
+        "rounds": rounds,
+        "seconds": round(time.perf_counter() - started),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "versions": {name: version(name) for name in ("ray", "torch", "timm", "gensim")},
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

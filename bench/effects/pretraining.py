@@ -1,0 +1,138 @@
+"""MUG's like-for-like study in miniature: which way of pretraining makes the encoder that transfers best.
+
+    .venv/bin/python bench/effects/pretraining.py [seeds] [rows] [steps]     # 3 seeds, 3,000 pairs, 600 steps of 64
+
+For each seed a world is painted and labelled by CLIP's selection; MUG, its two halves (MAE, masked captioning), CLIP
+and SimCLR train the same encoder on as many of its pictures, the last two discriminative, the others generative. Each
+encoder, and one of random weights, is then tuned to the entities of another world with fewer pictures, probed linearly
+(LARS), and tuned to masks by UperNet's head; pictures of a third world are told apart. Two arms run at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import worlds
+from encoders import ARMS, DISCRIMINATIVE, GENERATIVE
+
+FIRST_SEED = 411
+"""Seed 401 served to choose steps and rates."""
+TEST_ROWS, TRANSFER_ROWS = 2_000, 2_000
+TRANSFER_SEEDS = 4_000_000
+"""What encoders are tuned on, of seed s, comes from world s + this."""
+HERE = Path(__file__).parent
+METRICS = {"fine-tuned top-1": 0.5, "mIoU": 2.0, "linear top-1": None}
+"""Score -> points by which MUG is above the best of MAE, CLIP and SimCLR (arXiv 2301.07088)."""
+RIVALS = ("mae", *DISCRIMINATIVE)
+
+Scores = dict[str, dict[str, float]]
+"""Of one seed: arm -> metric -> value."""
+
+
+def run_arm(name: str, folder: Path, kb: Path, steps: int, seed: int) -> dict[str, Any]:
+    """Run an arm in a process of its own."""
+    line = [sys.executable, str(HERE / "encoders.py"), name, str(folder / "world"), str(folder / "transfer")]
+    line += [str(kb), str(folder / "runs" / name), str(steps), str(seed)]
+    environment, started = os.environ | {"OMP_NUM_THREADS": "1"}, time.perf_counter()
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr[-3000:]}")
+    found = json.loads(done.stdout.splitlines()[-1]) | {"seconds": round(time.perf_counter() - started)}
+    print(json.dumps(found), file=sys.stderr, flush=True)
+    return found
+
+
+def make_worlds(folder: Path, kb: Path, seed: int, rows: int) -> None:
+    """Paint and label what is pretrained on and what is transferred to, and paint the test pictures."""
+    for name, its_seed, its_rows in (("world", seed, rows), ("transfer", seed + TRANSFER_SEEDS, TRANSFER_ROWS)):
+        world = worlds.World(folder / name, its_seed)
+        world.folder.mkdir(parents=True)
+        worlds.paint_pairs(world, its_rows)
+        if name == "world":
+            worlds.paint_test(world, TEST_ROWS)
+        worlds.label(["miniworld", "--source", world.pairs, "--kb", kb, "--out", world.store("selected")])
+
+
+def gains(scores: Scores) -> dict[str, float]:
+    """Return each claim's difference, in points."""
+    found = {}
+    for metric in METRICS:
+        best = {
+            name: max(scores[arm][metric] for arm in arms)
+            for name, arms in (("rival", RIVALS), ("generative", GENERATIVE), ("discriminative", DISCRIMINATIVE))
+        }
+        found[f"MUG over the best of MAE, CLIP, SimCLR: {metric}"] = 100 * (scores["mug"][metric] - best["rival"])
+        found[f"generative over discriminative: {metric}"] = 100 * (best["generative"] - best["discriminative"])
+    return found
+
+
+def asked(claim: str) -> float | None:
+    """Return the points that a claim wants; None: it is reported."""
+    metric = claim.partition(": ")[2]
+    return METRICS[metric] if claim.startswith("MUG") or METRICS[metric] is None else 0.0
+
+
+def table(found: list[Scores]) -> str:
+    """Return scores and gains, mean and deviation over the seeds."""
+    lines = [f"{'score':<62}{'mean':>8}{'deviation':>11}"]
+    for arm, metrics in found[0].items():
+        for metric in metrics:
+            values = [100 * scores[arm][metric] for scores in found]
+            lines.append(f"{arm + ' ' + metric:<62}{mean(values):>8.1f}{_deviation(values):>11.1f}")
+    lines.append(f"\n{'gain':<62}{'mean':>8}{'deviation':>11}{'asked':>8}")
+    for claim in gains(found[0]):
+        values, wanted = [gains(scores)[claim] for scores in found], asked(claim)
+        said = "" if wanted is None else f"{wanted:.1f}"
+        lines.append(f"{claim:<62}{mean(values):>8.1f}{_deviation(values):>11.1f}{said:>8}")
+    return "\n".join(lines)
+
+
+def _deviation(values: list[float]) -> float:
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+def main(seeds: int = 3, rows: int = 3_000, steps: int = 600, first_seed: int = FIRST_SEED) -> None:
+    """Run all arms of all seeds; print the table and the JSON."""
+    started, rounds = time.perf_counter(), []
+    with tempfile.TemporaryDirectory() as name:
+        kb = Path(name) / "kb"
+        build = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", str(kb)]
+        subprocess.run(build, check=True, capture_output=True)
+        for seed in range(first_seed, first_seed + seeds):
+            folder = Path(name) / str(seed)
+            make_worlds(folder, kb, seed, rows)
+            print(f"seed {seed}: data after {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+            with ThreadPoolExecutor(2) as pool:
+                arms = [pool.submit(run_arm, arm, folder, kb, steps, seed) for arm in (*ARMS, "nothing")]
+                rounds.append([arm.result() for arm in arms])
+    found = [{one["arm"]: one["scores"] for one in arms} for arms in rounds]
+    print(table(found))
+    values = {claim: [gains(scores)[claim] for scores in found] for claim in gains(found[0])}
+    result = {
+        "gains": {claim: mean(one) for claim, one in values.items()},
+        "deviations": {claim: _deviation(one) for claim, one in values.items()},
+        "asked": {claim: asked(claim) for claim in values},
+        "rows": rows,
+        "steps": steps,
+        "rounds": rounds,
+        "seconds": round(time.perf_counter() - started),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "versions": {name: version(name) for name in ("ray", "torch", "timm", "open-clip-torch", "transformers")},
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
