@@ -63,8 +63,17 @@ def ray_cluster(s3_port: int) -> Iterator[None]:
     """One Ray for all tests that need it. CPUs are slots: the two cores are shared by the operating system."""
     import ray
 
+    from raylab.session import OWN_RAY
+
     # Workers import test modules by the names that pytest gives them.
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-    ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local",
+        num_cpus=6,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _system_config=OWN_RAY,  # as a job's own: otherwise these tests would come after all others on the machine
+    )
     yield
     ray.shutdown()

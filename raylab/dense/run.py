@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -38,10 +36,10 @@ from raylab.dense.trials import (
 )
 from raylab.errors import Interrupted, RaylabError
 from raylab.models.cell_space import Cell, from_json, to_json
-from raylab.session import plain_errors, session
+from raylab.session import cores, plain_errors, session
 from raylab.storage import Folder
 from raylab.train.plan import absolute_path
-from raylab.tune.run import SETTINGS, TUNE
+from raylab.tune.run import TUNE, settings
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +61,9 @@ def run(config: SearchConfig) -> dict[str, Any]:
     started = time.perf_counter()
     places = {"--out": config.out, "--full.train": config.full.train, "--full.val": config.full.val}
     places = {flag: place.partition("#")[0] for flag, place in places.items()}
-    wanted = (config.concurrent or max(1, int((os.cpu_count() or 1) // config.cpus))) * config.cpus
+    wanted = (config.concurrent or max(1, int(cores() // config.cpus))) * config.cpus
     connected = session(wanted, config.gpus, worker_logs=False, places=places, shared_disk=config.shared_disk)
-    with connected, plain_errors(), _settings():
+    with connected, plain_errors(), settings(config.seed):
         at_once = concurrent(config)
         config = _with_backbone(config, out)
         _compute_maps(config, at_once)
@@ -76,25 +74,11 @@ def run(config: SearchConfig) -> dict[str, Any]:
     return finish(config, out, tried, full, speed | {"seconds": round(time.perf_counter() - started, 1)})
 
 
-@contextlib.contextmanager
-def _settings() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in SETTINGS}
-    os.environ.update(SETTINGS)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
 def concurrent(config: SearchConfig) -> int:
     """Return how many cells the cluster has room for at a time.
 
     Raises:
-        RaylabError: none.
+        RaylabError: there is no room for one.
     """
     room = math.inf
     for name, needed in (("CPU", config.cpus), ("GPU", config.gpus)):

@@ -90,7 +90,7 @@ def run(sweep: Sweep) -> dict[str, Any]:
     cpus = READ_CPUS + (sweep.config.concurrent or _fit_here(train)) * _needs(sweep)["CPU"]
     places = train.places() | sweep.config.validate.places()
     connected = session(cpus, worker_logs=False, places=places, shared_disk=train.shared_disk)
-    with connected, plain_errors(), _settings(sweep.config.search.seed):
+    with connected, plain_errors(), settings(sweep.config.search.seed):
         training.check_gpus(train)
         at_once = concurrent(sweep)
         check_population(sweep, at_once)
@@ -173,7 +173,8 @@ def check_population(sweep: Sweep, at_once: int) -> None:
 
 
 @contextlib.contextmanager
-def _settings(seed: int) -> Iterator[None]:
+def settings(seed: int) -> Iterator[None]:
+    """Let Ray Tune work as our jobs need it: quiet, and drawing from this seed."""
     before = {name: os.environ.get(name) for name in SETTINGS}
     os.environ.update(SETTINGS)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
