@@ -128,7 +128,10 @@ def _write_report(out: Folder, tried: list[Tried], full: Sequence[Full], rho: fl
         loader=PackageLoader("raylab.dense"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     cells = ranked(tried)
-    worst = cells[SHOWN:][-SHOWN:]
+    galleries = {
+        "The best by the proxy": cells[:SHOWN],
+        "The worst that were trained to the end": cells[SHOWN:][-SHOWN:],
+    }
     counts = Counter(one.result.status for one in tried)
     html = environment.get_template("search.html.j2").render(
         title=out.uri.rstrip("/").rpartition("/")[2],
@@ -136,7 +139,7 @@ def _write_report(out: Folder, tried: list[Tried], full: Sequence[Full], rho: fl
         rho=rho,
         pairs=pairs,
         full=full,
-        galleries=[("The best by the proxy", cells[:SHOWN]), ("The worst that were trained to the end", worst)],
+        galleries=[(title, shown) for title, shown in galleries.items() if shown],
         draw=draw_cell,
     )
     out.write_bytes(REPORT, html.encode())
