@@ -180,6 +180,17 @@ def fingerprint(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def check_least(least: Mapping[str, tuple[float, float]]) -> None:
+    """Raise `RaylabError` where a number is too small.
+
+    Args:
+        least: flag, without its dashes -> what was given, and the least that it may be.
+    """
+    for flag, (value, low) in least.items():
+        if value < low:
+            raise RaylabError(f"--{flag} {value:g}: it has to be {low:g} or more.")
+
+
 def check_same(before: Any, now: Any, said: str) -> None:
     """Raise `RaylabError` where what a folder was begun with differs; `said`: what it holds, for the message."""
     if differing := differences(before, now):

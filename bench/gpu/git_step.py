@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -80,8 +81,29 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-class Step:
-    """Something that trains: a GiT, its optimiser and a batch."""
+class Trained:
+    """Something that trains, timed: it has ``batch(count)`` and ``run(batch, steps)``."""
+
+    device: str
+    optimiser: torch.optim.Optimizer
+    batch: Callable[[int], Any]
+    run: Callable[[Any, int], None]
+
+    def images_per_s(self, count: int, steps: int) -> float | None:
+        """Return the speed of a batch of this size, or None where it does not fit; the first call compiles."""
+        if self.device == "cuda":
+            torch.cuda.empty_cache()  # what another case left in pieces
+        try:
+            batch = self.batch(count)
+            return count * steps / timed(lambda: self.run(batch, steps), self.device)
+        except torch.cuda.OutOfMemoryError:
+            self.optimiser.zero_grad()
+            torch.cuda.empty_cache()
+            return None
+
+
+class Step(Trained):
+    """A GiT, its optimiser and a batch."""
 
     def __init__(self, git: Git, device: str, compiled: bool) -> None:
         self.git = git
@@ -107,18 +129,6 @@ class Step:
             loss.backward()
             self.optimiser.step()
             self.optimiser.zero_grad()
-
-    def images_per_s(self, count: int, steps: int) -> float | None:
-        """Return the speed of a batch of this size, or None where it does not fit; the first call compiles."""
-        if self.device == "cuda":
-            torch.cuda.empty_cache()  # what another case left in pieces
-        try:
-            batch = self.batch(count)
-            return count * steps / timed(lambda: self.run(batch, steps), self.device)
-        except torch.cuda.OutOfMemoryError:
-            self.optimiser.zero_grad()
-            torch.cuda.empty_cache()
-            return None
 
 
 def main(tiny: bool) -> None:

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from git_step import matrix_peak, timed
+from git_step import Trained, matrix_peak
 
 from raylab.models.captioner import CaptionShape, Vocabulary
 from raylab.models.mae import PixelShape, VitConfig
@@ -49,8 +49,8 @@ def make(weights: WeightsConfig, tiny: bool) -> Mug:
     return Mug.make(encoder, pixels if painted else None, (text, WORDS) if written else None, masked=0.75)
 
 
-class Step:
-    """Something that trains: a MUG, its optimiser, and how its losses are weighed."""
+class Step(Trained):
+    """A MUG, its optimiser, and how its losses are weighed."""
 
     def __init__(self, weights: WeightsConfig, device: str, tiny: bool) -> None:
         self.mug = make(weights, tiny).to(device).train()
@@ -85,18 +85,6 @@ class Step:
             self.loss(batch).backward()
             self.optimiser.step()
             self.optimiser.zero_grad()
-
-    def images_per_s(self, count: int, steps: int) -> float | None:
-        """Return the speed of a batch of this size, or None where it does not fit."""
-        if self.device == "cuda":
-            torch.cuda.empty_cache()  # what another case left in pieces
-        try:
-            batch = self.batch(count)
-            return count * steps / timed(lambda: self.run(batch, steps), self.device)
-        except torch.cuda.OutOfMemoryError:
-            self.optimiser.zero_grad()
-            torch.cuda.empty_cache()
-            return None
 
     def forward_flops(self) -> float:
         """Return the FLOPs of a picture's forward pass; attention is written out, so that its products are counted."""

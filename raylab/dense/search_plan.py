@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from raylab.config import check_least
 from raylab.dense.plan import CellRun, absolute
 from raylab.dense.plan import check as check_training
 from raylab.errors import RaylabError, nearest
@@ -108,22 +109,21 @@ def check(config: SearchConfig) -> None:
 
 def _check_numbers(config: SearchConfig) -> None:
     proxy = config.proxy
-    least = {
-        "cells": (config.cells, 1),
-        "branches": (config.branches, 1),
-        "top": (config.top, 0),
-        "backbone-steps": (config.backbone_steps, 0),
-        "concurrent": (config.concurrent, 0),
-        "retries": (config.retries, 0),
-        "sampler.best": (config.sampler.best, 1),
-        "proxy.looks": (proxy.looks, 1),
-        "proxy.steps": (proxy.steps, proxy.looks),
-        "proxy.batch": (proxy.batch, 2),
-        "proxy.keep": (proxy.keep, 1),
-    }
-    for flag, (value, low) in least.items():
-        if value < low:
-            raise RaylabError(f"--{flag} {value}: it has to be {low} or more.")
+    check_least(
+        {
+            "cells": (config.cells, 1),
+            "branches": (config.branches, 1),
+            "top": (config.top, 0),
+            "backbone-steps": (config.backbone_steps, 0),
+            "concurrent": (config.concurrent, 0),
+            "retries": (config.retries, 0),
+            "sampler.best": (config.sampler.best, 1),
+            "proxy.looks": (proxy.looks, 1),
+            "proxy.steps": (proxy.steps, proxy.looks),
+            "proxy.batch": (proxy.batch, 2),
+            "proxy.keep": (proxy.keep, 1),
+        }
+    )
     if config.cells > (size := space_size(config.branches)):
         raise RaylabError(f"--cells {config.cells}: there are {size} cells of {config.branches} branches.")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from raylab.config import check_least
 from raylab.errors import RaylabError, nearest
 from raylab.evaluate.plan import SUITE, EvaluateConfig
 from raylab.evaluate.plan import check as check_evaluation
@@ -251,19 +252,18 @@ def check(sweep: Sweep) -> None:
 
 def _check_numbers(sweep: Sweep) -> None:
     config, schedule = sweep.config, sweep.config.schedule
-    least = {
-        "samples": (config.samples, 1),
-        "concurrent": (config.concurrent, 0),
-        "hours": (config.hours, 0),
-        "retries": (config.retries, 0),
-        "schedule.looks": (schedule.looks, 1),
-        "schedule.grace": (schedule.grace, 1),
-        "schedule.keep": (schedule.keep, 2),
-        "fit.most-rows": (config.fit.most_rows, 0),
-    }
-    for flag, (value, low) in least.items():
-        if value < low:
-            raise RaylabError(f"--{flag} {value:g}: it has to be {low} or more.")
+    check_least(
+        {
+            "samples": (config.samples, 1),
+            "concurrent": (config.concurrent, 0),
+            "hours": (config.hours, 0),
+            "retries": (config.retries, 0),
+            "schedule.looks": (schedule.looks, 1),
+            "schedule.grace": (schedule.grace, 1),
+            "schedule.keep": (schedule.keep, 2),
+            "fit.most-rows": (config.fit.most_rows, 0),
+        }
+    )
     if sweep.train.steps < schedule.looks:
         raise RaylabError(f"--schedule.looks {schedule.looks} of {sweep.train.steps} steps: more looks than steps.")
 
