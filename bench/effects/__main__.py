@@ -21,19 +21,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from arms import ARMS
+from tables import Scores, summary, table
 from worlds import World, make
 
 FIRST_SEED = 311
 """Seed 301 served to choose steps and rates."""
 TEST_ROWS = 2_000
 HERE = Path(__file__).parent
-
-Scores = dict[str, dict[str, float]]
-"""Of one seed: arm -> metric -> value."""
 
 
 def run_arm(name: str, world: World, kb: Path, steps: int) -> dict[str, Any]:
@@ -87,24 +84,6 @@ ASKED = {
 are of tuned models, its ablations without tuning say +6 and "query gains most"."""
 
 
-def table(found: list[Scores]) -> str:
-    """Return scores and gains, mean and deviation over the seeds."""
-    lines = [f"{'score':<44}{'mean':>8}{'deviation':>11}"]
-    for arm, metrics in found[0].items():
-        for metric in metrics:
-            values = [100 * scores[arm][metric] for scores in found]
-            lines.append(f"{arm + ' ' + metric:<44}{mean(values):>8.1f}{_deviation(values):>11.1f}")
-    lines.append(f"\n{'gain':<44}{'mean':>8}{'deviation':>11}{'asked':>8}")
-    for claim, asked in ASKED.items():
-        values = [gains(scores)[claim] for scores in found]
-        lines.append(f"{claim:<44}{mean(values):>8.1f}{_deviation(values):>11.1f}{asked:>8.1f}")
-    return "\n".join(lines)
-
-
-def _deviation(values: list[float]) -> float:
-    return stdev(values) if len(values) > 1 else 0.0
-
-
 def main(seeds: int = 3, rows: int = 3_000, steps: int = 1_000) -> None:
     """Run all arms of all seeds; print the table and the JSON."""
     started = time.perf_counter()
@@ -120,12 +99,9 @@ def main(seeds: int = 3, rows: int = 3_000, steps: int = 1_000) -> None:
                 arms = [pool.submit(run_arm, name, world, kb, steps) for name in (*reversed(ARMS), "matching")]
                 rounds.append([arm.result() for arm in arms])
     found = [{one["arm"]: one["scores"] for one in reversed(arms)} for arms in rounds]
-    print(table(found))
-    values = {claim: [gains(scores)[claim] for scores in found] for claim in ASKED}
+    print(table(found, gains, ASKED.get))
     result = {
-        "gains": {claim: mean(one) for claim, one in values.items()},
-        "deviations": {claim: _deviation(one) for claim, one in values.items()},
-        "asked": ASKED,
+        **summary(found, gains, ASKED.get),
         "rows": rows,
         "steps": steps,
         "rounds": rounds,

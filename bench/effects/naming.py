@@ -22,7 +22,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ import torch
 import worlds
 from arms import train
 from PIL import Image
+from tables import Scores, summary, table
 
 from raylab.evaluate.embedding import BOTH, SEEN, UNSEEN, Embedding
 from raylab.evaluate.features import Features
@@ -48,9 +48,6 @@ FIRST_SEED = 511
 TEST_ROWS, BATCH = 2_000, 64
 WORDS = WordsConfig(dim=64, passes=100, least=1, threads=1)
 """A small knowledge base takes many passes; one thread, so that the same texts give the same vectors."""
-
-Scores = dict[str, dict[str, float]]
-"""Of one seed: arm -> metric -> value."""
 
 
 def make_world(folder: Path, kb: Path, seed: int, rows: int) -> worlds.World:
@@ -144,22 +141,8 @@ def gains(scores: Scores) -> dict[str, float]:
     return {claim: 100 * value for claim, value in found.items()}
 
 
-def table(found: list[Scores]) -> str:
-    """Return scores and gains, mean and deviation over the seeds."""
-    lines = [f"{'score':<50}{'mean':>8}{'deviation':>11}"]
-    for arm, metrics in found[0].items():
-        for metric in metrics:
-            values = [100 * scores[arm][metric] for scores in found]
-            lines.append(f"{arm + ': ' + metric:<50}{mean(values):>8.1f}{_deviation(values):>11.1f}")
-    lines.append(f"\n{'gain':<50}{'mean':>8}{'deviation':>11}")
-    for claim in gains(found[0]):
-        values = [gains(scores)[claim] for scores in found]
-        lines.append(f"{claim:<50}{mean(values):>8.1f}{_deviation(values):>11.1f}")
-    return "\n".join(lines)
-
-
-def _deviation(values: list[float]) -> float:
-    return stdev(values) if len(values) > 1 else 0.0
+def _reported(claim: str) -> None:
+    """No claim has a number of points."""
 
 
 def main(seeds: int = 3, rows: int = 2_000, steps: int = 300, first_seed: int = FIRST_SEED) -> None:
@@ -179,11 +162,9 @@ def main(seeds: int = 3, rows: int = 2_000, steps: int = 300, first_seed: int = 
             rounds.append({"seed": seed, "scores": scores})
             print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
     found = [one["scores"] for one in rounds]
-    print(table(found))
-    values = {claim: [gains(scores)[claim] for scores in found] for claim in gains(found[0])}
+    print(table(found, gains, _reported))
     result = {
-        "gains": {claim: mean(one) for claim, one in values.items()},
-        "deviations": {claim: _deviation(one) for claim, one in values.items()},
+        **summary(found, gains, _reported),
         "words": about,
         "rows": rows,
         "steps": steps,

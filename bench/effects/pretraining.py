@@ -20,11 +20,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import worlds
 from encoders import ARMS, DISCRIMINATIVE, GENERATIVE
+from tables import Scores, summary, table
 
 FIRST_SEED = 411
 """Seed 401 served to choose steps and rates."""
@@ -35,9 +35,6 @@ HERE = Path(__file__).parent
 METRICS = {"fine-tuned top-1": 0.5, "mIoU": 2.0, "linear top-1": None}
 """Score -> points by which MUG is above the best of MAE, CLIP and SimCLR (arXiv 2301.07088)."""
 RIVALS = ("mae", *DISCRIMINATIVE)
-
-Scores = dict[str, dict[str, float]]
-"""Of one seed: arm -> metric -> value."""
 
 
 def run_arm(name: str, folder: Path, kb: Path, steps: int, seed: int) -> dict[str, Any]:
@@ -83,25 +80,6 @@ def asked(claim: str) -> float | None:
     return METRICS[metric] if claim.startswith("MUG") or METRICS[metric] is None else 0.0
 
 
-def table(found: list[Scores]) -> str:
-    """Return scores and gains, mean and deviation over the seeds."""
-    lines = [f"{'score':<62}{'mean':>8}{'deviation':>11}"]
-    for arm, metrics in found[0].items():
-        for metric in metrics:
-            values = [100 * scores[arm][metric] for scores in found]
-            lines.append(f"{arm + ' ' + metric:<62}{mean(values):>8.1f}{_deviation(values):>11.1f}")
-    lines.append(f"\n{'gain':<62}{'mean':>8}{'deviation':>11}{'asked':>8}")
-    for claim in gains(found[0]):
-        values, wanted = [gains(scores)[claim] for scores in found], asked(claim)
-        said = "" if wanted is None else f"{wanted:.1f}"
-        lines.append(f"{claim:<62}{mean(values):>8.1f}{_deviation(values):>11.1f}{said:>8}")
-    return "\n".join(lines)
-
-
-def _deviation(values: list[float]) -> float:
-    return stdev(values) if len(values) > 1 else 0.0
-
-
 def main(seeds: int = 3, rows: int = 3_000, steps: int = 600, first_seed: int = FIRST_SEED) -> None:
     """Run all arms of all seeds; print the table and the JSON."""
     started, rounds = time.perf_counter(), []
@@ -117,12 +95,9 @@ def main(seeds: int = 3, rows: int = 3_000, steps: int = 600, first_seed: int = 
                 arms = [pool.submit(run_arm, arm, folder, kb, steps, seed) for arm in (*ARMS, "nothing")]
                 rounds.append([arm.result() for arm in arms])
     found = [{one["arm"]: one["scores"] for one in arms} for arms in rounds]
-    print(table(found))
-    values = {claim: [gains(scores)[claim] for scores in found] for claim in gains(found[0])}
+    print(table(found, gains, asked))
     result = {
-        "gains": {claim: mean(one) for claim, one in values.items()},
-        "deviations": {claim: _deviation(one) for claim, one in values.items()},
-        "asked": {claim: asked(claim) for claim in values},
+        **summary(found, gains, asked),
         "rows": rows,
         "steps": steps,
         "rounds": rounds,
