@@ -55,7 +55,8 @@ def test_a_line_whose_knowledge_base_is_damaged(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     levels = {one["check"]: one["level"] for one in found["checks"]}
     assert levels.pop("knowledge base") == found["level"] == "fail"
-    assert set(levels.values()) == {"ok"} and {"CPUs", "storage", "source", "models"} <= set(levels)
+    assert "fail" not in levels.values(), "this machine's disk may be full enough for a warning"
+    assert {levels[check] for check in ("CPUs", "storage", "source", "models")} == {"ok"}
     [bad] = [one for one in found["checks"] if one["level"] == "fail"]
     assert "names.arrow is missing" in bad["seen"] and "--kb" in bad["way_out"]
     assert not (tmp_path / "run").exists()
