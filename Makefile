@@ -34,10 +34,11 @@ demo: setup
 	$(BIN)/python jobs/label.py --recipe miniworld --kb $(DEMO)/kb --out $(DEMO)/labels
 	$(BIN)/python jobs/label.py --recipe rew_miniworld --source $(DEMO)/labels --kb $(DEMO)/kb --out $(DEMO)/annotated --sample-rows 400 --store.min-entity-images 1
 
-# Both environments are made at a time. The last line that is printed is that of the main suite.
+# Both environments are made at a time, and mypy, which takes one core, runs beside the XLA lane. The last line that is
+# printed is that of the main suite.
 test:
-	@$(MAKE) --no-print-directory -j 2 setup setup-xla
-	@$(MAKE) --no-print-directory lint types test-xla unit
+	@$(MAKE) --no-print-directory -j 2 lint types test-xla
+	@$(MAKE) --no-print-directory unit
 
 lint: setup
 	$(BIN)/python -m ruff check .
@@ -46,9 +47,9 @@ lint: setup
 types: setup
 	$(BIN)/python -m mypy
 
-# A file's tests stay together: they share what takes long to make.
+# A file's tests stay together: they share what takes long to make. The order is that of tests/conftest.py.
 unit: setup
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder
 
 # The trainer for TPUs, on XLA's CPU device.
 test-xla: setup-xla

@@ -110,7 +110,7 @@ def end_to_end(config: Any) -> Any:
         learning.run(
             rows,
             range(steps),
-            evaluate=lambda: learning.scores(whole_batches(val, full.pixels, 32)),
+            evaluate=lambda: learning.scores(whole_batches(val, full.pixels, 32), 32),
             on_point=lambda step, point: False,
             on_save=lambda step: None,
             every=(steps, steps, steps),

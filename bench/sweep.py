@@ -1,13 +1,14 @@
 """Sweeps on the mini-world: what ending trials early costs and saves, what Ray Tune costs a trial, what a proxy tells.
 
-    .venv/bin/python bench/sweep.py early [trials] [steps] [--out DIR]     # 24 of 300 steps; then fresh seeds
+    .venv/bin/python bench/sweep.py early [trials] [steps] [--out DIR]     # 24 of 200 steps; then fresh seeds
     .venv/bin/python bench/sweep.py overhead [rounds] [steps]              # jobs/train.py against jobs/tune.py
 
 `early` takes an hour and more; cut off, the same line with --out goes on, as sweeps do (seconds are the last part's).
 `early`: the same 24 trials with ASHA and all to the end, their best validation HM and their steps (asked: within the
 spread of seeds, at 0.4 of the steps); the rank correlation of shorter trials, and of trials of a smaller network, with
-full ones. `overhead`: seconds from a short to a long trial, so that what start-up takes cancels out; the sweep's trial
-has W&B, the bare run has not (asked: under 10 %).
+full ones. Trials tune a GiT that 1,000 steps on another world made, as the paper tunes on OVEN: one that begins from
+nothing knows no name yet after the steps that a trial can have here. `overhead`: seconds from a short to a long trial,
+so that what start-up takes cancels out; the sweep's trial has W&B, the bare run has not (asked: under 10 %).
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from raylab.tune.results import Objective, read_trials
 HM = Objective("validation/oven/every-question/final/HM")
 LOOKS = 6
 SEEDS = (101, 102, 103)
-SMALL = {"task.shape.width": 64, "task.shape.layers": 2, "task.shape.heads": 2}
+SHAPES = {"model": (96, 2, 3), "small": (64, 2, 2)}
+"""Width, layers, heads of the decoder: what is swept, and the proxy."""
+FIRST_STEPS = 1_000
+"""Of the model that trials tune."""
 Flags = dict[str, Any]
 
 
@@ -49,23 +53,35 @@ def run(job: str, flags: Flags) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1]) | {"job_seconds": time.perf_counter() - started}
 
 
-def prepare(folder: Path) -> Flags:
-    """Label the mini-world, if it is not yet; return the flags of a small GiT's training on it."""
-    if not (folder / "labels" / "MANIFEST.json").exists():
-        run("build_kb", {"catalogues": "miniworld://", "out": folder / "kb"})
-        run("label", {"recipe": "miniworld", "kb": folder / "kb", "out": folder / "labels"})
+def prepare(folder: Path, world: int = 7) -> Flags:
+    """Label a mini-world, if it is not yet; return the flags of a small GiT's training on it."""
+    kb, labels, source = folder / "kb", folder / f"labels-{world}", f"miniworld://?rows=2000&seed={world}"
+    if not kb.exists():
+        run("build_kb", {"catalogues": "miniworld://", "out": kb})
+    if not (labels / "MANIFEST.json").exists():
+        run("label", {"recipe": "miniworld", "source": source, "kb": kb, "out": labels})
     return {
         "recipe": "git_miniworld",
-        "labels": folder / "labels",
-        "kb": folder / "kb",
+        "source.uri": source,
+        "labels": labels,
+        "kb": kb,
         "task.targets.rationale": 0,
         "task.targets.questions": 0,
         "task.encoder.no-from-scratch": None,  # a flag alone
         "task.encoder-rate": 0.3,
         "task.shape.target": 14,
         "batch": 32,
-        "track.every": 50,
+        "track.every": 20,
     }
+
+
+def tuning(folder: Path, name: str) -> Flags:
+    """Train a model on one world, if it is not yet; return the flags of its tuning on another one."""
+    sizes = dict(zip(("width", "layers", "heads"), SHAPES[name]))
+    shape = {f"task.shape.{size}": value for size, value in sizes.items()}
+    first = folder / f"{name}-first"
+    run("train", prepare(folder) | shape | {"out": first, "steps": FIRST_STEPS, "track.project": ""})
+    return prepare(folder, world=8) | shape | {"init": first, "optim.rate": 3e-4}
 
 
 def validated(flags: Flags) -> Flags:
@@ -82,13 +98,15 @@ def validated(flags: Flags) -> Flags:
 
 def early(folder: Path, trials: int, steps: int) -> dict[str, Any]:
     """Compare ASHA with all to the end, the best with the defaults, and proxies with full trials."""
-    base = validated(prepare(folder)) | {"steps": steps}
-    swept = base | {"samples": trials, "space.batch": "powers_of_two(16, 64)"}
+    base = validated(tuning(folder, "model")) | {"steps": steps}
+    swept = {"samples": trials, "space.batch": "powers_of_two(16, 64)"}
+    swept |= {"space.optim.rate": "loguniform(1e-5, 1e-2)"}
     found = {
-        scheduler: run("tune", swept | {"schedule.scheduler": scheduler, "out": folder / scheduler})
+        scheduler: run("tune", base | swept | {"schedule.scheduler": scheduler, "out": folder / scheduler})
         for scheduler in ("none", "asha")
     }
-    proxy = run("tune", swept | SMALL | {"steps": steps // 3, "schedule.scheduler": "none", "out": folder / "proxy"})
+    small = validated(tuning(folder, "small")) | {"steps": steps // 2, "schedule.scheduler": "none"}
+    proxy = run("tune", small | swept | {"out": folder / "proxy"})
     full = read_trials(Folder(str(folder / "none")))
     rho, count = between(read_trials(Folder(str(folder / "proxy"))), full, HM)
     fresh = {
@@ -144,7 +162,7 @@ def timed(job: str, base: Flags, out: Path, steps: int) -> float:
 def main(claim: str, *words: str) -> None:
     """Print the result, JSON last."""
     numbers, _, kept = " ".join(words).partition("--out")
-    usual = {"early": (24, 300), "overhead": (3, 600)}[claim]
+    usual = {"early": (24, 200), "overhead": (3, 600)}[claim]
     given = [int(word) for word in numbers.split()]
     chosen = given + list(usual[len(given) :])
     with tempfile.TemporaryDirectory() as name:

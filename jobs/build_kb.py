@@ -4,7 +4,7 @@
     python jobs/build_kb.py --out kb --catalogues brands.jsonl.gz places.csv --type-edges p279.jsonl.gz
     python jobs/build_kb.py --out kb --dump wikidata-20260105-all.json.bz2 --popularity pageviews.tsv
 
-The last line on stdout is one JSON object: entities, aliases, bad, dropped, seconds, out.
+The last line on stdout is one JSON object: entities, aliases, edges, bad, dropped, seconds, out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def main() -> int:
     if not info.entities:
         print("WARNING: the knowledge base is empty: see above why no line was used", file=sys.stderr)
     bad = sum(sum(source["bad"].values()) for source in info.sources)
-    summary = {"entities": info.entities, "aliases": info.aliases, "bad": bad, "dropped": info.dropped}
+    counts = {"entities": info.entities, "aliases": info.aliases, "edges": info.edges}
+    summary = counts | {"bad": bad, "dropped": info.dropped}
     print(json.dumps(summary | {"seconds": round(time.monotonic() - start, 1), "out": config.out}))
     return 0
 

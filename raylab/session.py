@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
@@ -51,6 +52,8 @@ def session(
 ) -> Iterator[Callable[[], Future[None] | None]]:
     """Use the Ray of this process, else the cluster this job was submitted to, else a Ray of our own on this machine.
 
+    What Ray says, its own errors among it, goes to standard error: standard output is the job's.
+
     On a machine of our own, CPUs are a means of bookkeeping only: where the pools ask for more than there are, Ray is
     told that there are enough, and the operating system shares the cores out. GPUs are never made up.
 
@@ -76,6 +79,7 @@ def session(
     with ThreadPoolExecutor(1) as aside, contextlib.ExitStack() as stack:
         # Ray's start is mostly waiting for its processes: what each job needs next is imported meanwhile
         aside.submit(import_module, "raylab.streams")
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         if _start(cpus, worker_logs):
             stack.enter_context(_head_watched(ray.get_runtime_context().gcs_address))
         leave = cache(partial(_let_go, aside))

@@ -13,6 +13,30 @@ from tiny_clip import tiny_clip  # noqa: F401  (a fixture)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
+LONGEST = (
+    "tune/test_run.py",
+    "jobs/test_annotate_job.py",
+    "annotate/test_run.py",
+    "train/test_run.py",
+    "jobs/test_label_job.py",
+    "label/test_run.py",
+    "faults/test_hosts.py",
+    "faults/test_kills.py",
+    "train/test_strategies.py",
+    "train/test_checkpoint.py",
+    "jobs/test_evaluate_job.py",
+    "evaluate/test_run.py",
+    "jobs/test_bad_input.py",
+    "jobs/test_check_job.py",
+    "dense/test_search.py",
+)
+"""Files of half a minute and more, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: one that comes last keeps one of two workers busy while the other has no more."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture

@@ -67,3 +67,22 @@ def test_work_that_fails_with_the_head_ends_in_a_sentence() -> None:
             raise RayActorError
     with pytest.raises(RaylabError, match=rf"{address}, does not answer\. What was committed"), _head_watched(address):
         raise RayActorError
+
+
+def test_what_ray_says_is_not_among_what_a_job_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray prints its raylet's errors in the driver's process, by a thread of its own, whatever log_to_driver is."""
+    from ray._private.worker import print_to_stdstream
+
+    monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(session, "_start", lambda cpus, worker_logs: False)
+    monkeypatch.setattr(session, "_let_go", lambda aside: aside.submit(int))
+    for name in ("refuse_local", "nodes", "works_elsewhere", "_check_resources"):
+        monkeypatch.setattr(session, name, lambda *_: None)
+    with session.session(1.0):
+        print_to_stdstream({"lines": ["WARNING: no room"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    print("{}")
+    said = capsys.readouterr()
+    assert said.out == "{}\n"
+    assert "WARNING: no room" in said.err

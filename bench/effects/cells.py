@@ -1,6 +1,8 @@
 """The search's claims in miniature (arXiv 1809.04184): the best cell against ASPP, near-best against uniform sampling.
 
-    .venv/bin/python bench/effects/cells.py [seeds] [cells]         # 3 seeds, 200 cells: some 40 minutes a seed
+    .venv/bin/python bench/effects/cells.py [seeds] [cells] [--out DIR]     # 3, 200 cells: some 40 minutes a seed
+
+Cut off, the same line with --out goes on: a search with the cells that are not tried (seconds are the last part's).
 
 For each seed a backbone learns on one world; cells are tried on another one, by both samplers with the same number of
 cells; the best five of near-best sampling and ASPP are then trained in full with the same steps, and scored on a third
@@ -14,12 +16,13 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from kept import arguments, study
 
 FIRST_SEED = 411
 SHARE = 0.6
@@ -75,11 +78,12 @@ def of_seed(folder: Path, seed: int, cells: int) -> dict[str, Any]:
     }
 
 
-def main(seeds: int = 3, cells: int = 200) -> None:
+def main(numbers: list[int], out: Path | None) -> None:
     """Run all seeds; print the table and the JSON."""
+    seeds, cells = numbers
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        rounds = [of_seed(Path(folder), seed, cells) for seed in range(FIRST_SEED, FIRST_SEED + seeds)]
+    with study(out) as folder:
+        rounds = [of_seed(folder, seed, cells) for seed in range(FIRST_SEED, FIRST_SEED + seeds)]
     gains = {
         "best small cell over aspp": [100 * (one["best small cell"] - one["aspp"]) for one in rounds if one["weights"]],
         "near best over uniform (proxy)": [100 * (one["proxy near best"] - one["proxy uniform"]) for one in rounds],
@@ -101,4 +105,4 @@ def main(seeds: int = 3, cells: int = 200) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*arguments(sys.argv[1:], 3, 200))

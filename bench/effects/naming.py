@@ -1,6 +1,8 @@
 """DeViSE's claims in miniature: names that mean something against a softmax and against names that mean nothing.
 
-    .venv/bin/python bench/effects/naming.py [seeds] [rows] [steps]     # 3 seeds, 2,000 pairs, 300 steps of 64
+    .venv/bin/python bench/effects/naming.py [seeds] [rows] [steps] [--out DIR]     # 3, 2,000 pairs, 300 steps of 64
+
+Cut off, the same line with --out goes on with the seeds that are not done (seconds are the last part's).
 
 For each seed a world is painted and labelled by CLIP's selection. A softmax makes the encoder; it then learns on, or is
 mapped among word vectors (of the knowledge base's texts) or random ones, in DeViSE's two stages: half as many pictures
@@ -15,11 +17,11 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ import numpy as np
 import torch
 import worlds
 from arms import train
+from kept import arguments, kept, study
 from PIL import Image
 from tables import Scores, summary, table
 
@@ -145,22 +148,34 @@ def _reported(claim: str) -> None:
     """No claim has a number of points."""
 
 
-def main(seeds: int = 3, rows: int = 2_000, steps: int = 300, first_seed: int = FIRST_SEED) -> None:
+def of_seed(folder: Path, kb: Path, words: Path, *, seed: int, rows: int, steps: int) -> dict[str, Any]:
+    """Return a seed's scores of all arms."""
+    world = make_world(folder, kb, seed, rows)
+    print(f"seed {seed}: data made", file=sys.stderr, flush=True)
+    scores = {arm: score(out, world) for arm, out in arms(world, kb, words, steps).items()}
+    print(json.dumps(scores), file=sys.stderr, flush=True)
+    return {"seed": seed, "scores": scores}
+
+
+def texts(folder: Path) -> dict[str, Any]:
+    """Build the mini-world's knowledge base and the vectors of its words."""
+    build = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", str(folder / "kb")]
+    subprocess.run(build, check=True, capture_output=True)
+    return build_words(replace(WORDS, kb=str(folder / "kb"), out=str(folder / "words")))
+
+
+def main(numbers: list[int], out: Path | None) -> None:
     """Run all arms of all seeds; print the table and the JSON."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    seeds, rows, steps, first_seed = numbers
     started, rounds = time.perf_counter(), []
-    with tempfile.TemporaryDirectory() as name:
-        kb, words = Path(name) / "kb", Path(name) / "words"
-        build = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", str(kb)]
-        subprocess.run(build, check=True, capture_output=True)
-        about = build_words(replace(WORDS, kb=str(kb), out=str(words)))
+    with study(out) as folder:
+        base = folder / "texts"
+        about = kept(base, lambda: texts(base))
         for seed in range(first_seed, first_seed + seeds):
-            world = make_world(Path(name) / str(seed), kb, seed, rows)
-            print(f"seed {seed}: data after {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-            scores = {arm: score(out, world) for arm, out in arms(world, kb, words, steps).items()}
-            rounds.append({"seed": seed, "scores": scores})
-            print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
+            one = partial(of_seed, folder / str(seed), base / "kb", base / "words", seed=seed, rows=rows, steps=steps)
+            rounds.append(kept(folder / str(seed), one))
     found = [one["scores"] for one in rounds]
     print(table(found, gains, _reported))
     result = {
@@ -178,4 +193,4 @@ def main(seeds: int = 3, rows: int = 2_000, steps: int = 300, first_seed: int = 
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*arguments(sys.argv[1:], 3, 2_000, 300, FIRST_SEED))

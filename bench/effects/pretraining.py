@@ -1,7 +1,8 @@
 """MUG's like-for-like study in miniature: which way of pretraining makes the encoder that transfers best.
 
-    .venv/bin/python bench/effects/pretraining.py [seeds] [rows] [steps]     # 3 seeds, 3,000 pairs, 600 steps of 64
+    .venv/bin/python bench/effects/pretraining.py [seeds] [rows] [steps] [--out DIR]     # 3, 3,000 pairs, 600 of 64
 
+Cut off, the same line with --out goes on with the arms that are not done (seconds are the last part's).
 For each seed a world is painted and labelled by CLIP's selection; MUG, its two halves (MAE, masked captioning), CLIP
 and SimCLR train the same encoder on as many of its pictures, the last two discriminative, the others generative. Each
 encoder, and one of random weights, is then tuned to the entities of another world with fewer pictures, probed linearly
@@ -15,15 +16,16 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import worlds
 from encoders import ARMS, DISCRIMINATIVE, GENERATIVE
+from kept import arguments, kept, study
 from tables import Scores, summary, table
 
 FIRST_SEED = 411
@@ -37,10 +39,17 @@ METRICS = {"fine-tuned top-1": 0.5, "mIoU": 2.0, "linear top-1": None}
 RIVALS = ("mae", *DISCRIMINATIVE)
 
 
+def build_kb(out: Path) -> str:
+    """Build the mini-world's knowledge base."""
+    build = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", str(out)]
+    subprocess.run(build, check=True, capture_output=True)
+    return str(out)
+
+
 def run_arm(name: str, folder: Path, kb: Path, steps: int, seed: int) -> dict[str, Any]:
     """Run an arm in a process of its own."""
-    line = [sys.executable, str(HERE / "encoders.py"), name, str(folder / "world"), str(folder / "transfer")]
-    line += [str(kb), str(folder / "runs" / name), str(steps), str(seed)]
+    line = [sys.executable, str(HERE / "encoders.py"), name, str(folder / "data/world")]
+    line += [str(folder / "data/transfer"), str(kb), str(folder / name), str(steps), str(seed)]
     environment, started = os.environ | {"OMP_NUM_THREADS": "1"}, time.perf_counter()
     done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
@@ -50,8 +59,12 @@ def run_arm(name: str, folder: Path, kb: Path, steps: int, seed: int) -> dict[st
     return found
 
 
-def make_worlds(folder: Path, kb: Path, seed: int, rows: int) -> None:
-    """Paint and label what is pretrained on and what is transferred to, and paint the test pictures."""
+def make_worlds(folder: Path, kb: Path, seed: int, rows: int) -> list[str]:
+    """Paint and label what is pretrained on and what is transferred to, and paint the test pictures.
+
+    Returns:
+        list: the names of the folders.
+    """
     for name, its_seed, its_rows in (("world", seed, rows), ("transfer", seed + TRANSFER_SEEDS, TRANSFER_ROWS)):
         world = worlds.World(folder / name, its_seed)
         world.folder.mkdir(parents=True)
@@ -59,6 +72,7 @@ def make_worlds(folder: Path, kb: Path, seed: int, rows: int) -> None:
         if name == "world":
             worlds.paint_test(world, TEST_ROWS)
         worlds.label(["miniworld", "--source", world.pairs, "--kb", kb, "--out", world.store("selected")])
+    return ["world", "transfer"]
 
 
 def gains(scores: Scores) -> dict[str, float]:
@@ -80,20 +94,28 @@ def asked(claim: str) -> float | None:
     return METRICS[metric] if claim.startswith("MUG") or METRICS[metric] is None else 0.0
 
 
-def main(seeds: int = 3, rows: int = 3_000, steps: int = 600, first_seed: int = FIRST_SEED) -> None:
+def of_seed(folder: Path, kb: Path, seed: int, rows: int, steps: int) -> list[dict[str, Any]]:
+    """Return a seed's arms."""
+    data = folder / "data"
+    kept(data, lambda: make_worlds(data, kb, seed, rows))
+    print(f"seed {seed}: data made", file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(2) as pool:
+        arms = [
+            pool.submit(kept, folder / name, partial(run_arm, name, folder, kb, steps, seed))
+            for name in (*ARMS, "nothing")
+        ]
+        return [arm.result() for arm in arms]
+
+
+def main(numbers: list[int], out: Path | None) -> None:
     """Run all arms of all seeds; print the table and the JSON."""
+    seeds, rows, steps, first_seed = numbers
     started, rounds = time.perf_counter(), []
-    with tempfile.TemporaryDirectory() as name:
-        kb = Path(name) / "kb"
-        build = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", str(kb)]
-        subprocess.run(build, check=True, capture_output=True)
+    with study(out) as folder:
+        kb = folder / "kb"
+        kept(kb, lambda: build_kb(kb))
         for seed in range(first_seed, first_seed + seeds):
-            folder = Path(name) / str(seed)
-            make_worlds(folder, kb, seed, rows)
-            print(f"seed {seed}: data after {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-            with ThreadPoolExecutor(2) as pool:
-                arms = [pool.submit(run_arm, arm, folder, kb, steps, seed) for arm in (*ARMS, "nothing")]
-                rounds.append([arm.result() for arm in arms])
+            rounds.append(of_seed(folder / str(seed), kb, seed, rows, steps))
     found = [{one["arm"]: one["scores"] for one in arms} for arms in rounds]
     print(table(found, gains, asked))
     result = {
@@ -110,4 +132,4 @@ def main(seeds: int = 3, rows: int = 3_000, steps: int = 600, first_seed: int = 
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*arguments(sys.argv[1:], 3, 3_000, 600, FIRST_SEED))

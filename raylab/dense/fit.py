@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +24,9 @@ from raylab.tracking import Tracker
 from raylab.train.accelerators import open_accelerator
 from raylab.train.checkpoint import Checkpoints
 from raylab.train.loop import Curve
+
+if TYPE_CHECKING:
+    from raylab.train.accelerators.base import Accelerator
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +97,8 @@ def _train(
     config: SegmentationConfig, out: Folder, train: MaskedImages, val: MaskedImages
 ) -> tuple[SegmentationLearner, dict[str, float]]:
     """Make the steps that are missing; return the learner and its scores."""
-    accelerator = open_accelerator(config.accelerator, config.threads)
+    accelerator = open_accelerator(config.accelerator, config.threads, config.compile_cache)
+    _check_shapes(config, accelerator, val)
     torch.manual_seed(config.seed)
     learner = config.task.learner(train.classes)
     learning = Learning(
@@ -112,7 +116,22 @@ def _train(
     with closing_tracker(tracker):
         if steps:
             _make(config, steps, learning, train, val, tracker=tracker, checkpoints=checkpoints)
-        return learner, learning.scores(whole_batches(val, config.pixels, config.batch))
+        return learner, learning.scores(whole_batches(val, config.pixels, config.batch), config.batch)
+
+
+def _check_shapes(config: SegmentationConfig, accelerator: Accelerator, val: MaskedImages) -> None:
+    """Raise `RaylabError` where a batch cannot be shared by the devices, or pictures would each want a program."""
+    if config.batch % accelerator.devices:
+        raise RaylabError(
+            f"--batch {config.batch} cannot be shared by {accelerator.devices} devices: take a multiple of that."
+        )
+    sizes = {val[index][0].size for index in range(len(val))} if accelerator.static else set()
+    if len(sizes) > 1:
+        raise RaylabError(
+            f"--val {config.val} has pictures of {len(sizes)} sizes, and --accelerator {accelerator.name} would "
+            "compile a program for each: bring them to one size, or take --accelerator cpu or cuda; a run that was "
+            "begun goes on there."
+        )
 
 
 def _start(config: SegmentationConfig, checkpoints: Checkpoints, learning: Learning) -> int:
@@ -146,7 +165,7 @@ def _make(
         learning.state.save(checkpoints, step)
 
     def evaluate() -> Curve:
-        scores = learning.scores(whole_batches(val, config.pixels, config.batch))
+        scores = learning.scores(whole_batches(val, config.pixels, config.batch), config.batch)
         return {f"held_out/{name}": value for name, value in scores.items()}
 
     batches = training_batches(

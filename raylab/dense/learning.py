@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
@@ -51,6 +52,7 @@ class Learning:
         accelerator.place(learner)
         module = accelerator.wrap(learner, ParallelConfig())
         optimizers: list[torch.optim.Optimizer] = [make_optimizer(learner.groups(), optim)]
+        accelerator.settle(learner, optimizers)
         self.state = RunState(learner, module, optimizers, about, accelerator)
 
     def run(
@@ -93,18 +95,31 @@ class Learning:
         loop.run(batches, steps.start)
 
     @torch.no_grad()
-    def scores(self, batches: Iterable[Arrays]) -> dict[str, float]:
-        """Return `MaskCounts.scores` of all pictures, each mask at its own size."""
+    def scores(self, batches: Iterable[Arrays], rows: int) -> dict[str, float]:
+        """Return `MaskCounts.scores` of all pictures, each mask at its own size; no batch has more than `rows`."""
         counts, module = MaskCounts(self.classes), self.state.module
         module.eval()
         for arrays in batches:
-            batch = self.accelerator.to_device(arrays)
-            with self.accelerator.autocast(self.precision):
-                logit_BCHW = module(*self.learner.inputs(batch))["logit_BCHW"]
-            said_BHW = likeliest(logit_BCHW, arrays["mask_BHW"].shape[-2:])
-            counts.add(said_BHW.cpu().numpy(), arrays["mask_BHW"])
+            counts.add(self._said(arrays, rows), arrays["mask_BHW"])
         module.train()
         return counts.scores()
+
+    def _said(self, arrays: Arrays, rows: int) -> np.ndarray:
+        """Return uint8 [B, height, width]; where shapes cost time, a batch that is too short is filled."""
+        given = len(arrays["mask_BHW"])
+        if self.accelerator.static:
+            arrays = {name: _filled(values, rows) for name, values in arrays.items()}
+        batch = self.accelerator.to_device(arrays)
+        with self.accelerator.autocast(self.precision):
+            logit_BCHW = self.state.module(*self.learner.inputs(batch))["logit_BCHW"]
+        said_BHW = self.accelerator.joined(likeliest(logit_BCHW, arrays["mask_BHW"].shape[-2:]))
+        self.accelerator.submit()
+        return said_BHW.cpu().numpy()[:given]
+
+
+def _filled(values: np.ndarray, rows: int) -> np.ndarray:
+    """Return so many rows: the last one again and again behind those that there are."""
+    return np.concatenate([values, values[-1:].repeat(rows - len(values), 0)])
 
 
 def likeliest(logit_BCHW: Tensor, size: Sequence[int]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from raylab.errors import RaylabError
 from raylab.tasks.segmentation import CellTask, SegmentationTask
+from raylab.train.accelerators import NAMES
 from raylab.train.optim import OptimConfig
 from raylab.train.plan import CheckpointConfig, TrackConfig, absolute_path
 
@@ -54,11 +55,13 @@ class SegmentationConfig:
     seed: int = 0
     """Of weights, order and everything that is drawn."""
     accelerator: str = "auto"
-    """``cpu``, ``cuda``, or ``auto``: a GPU where there is one."""
+    """``cpu``, ``cuda``, ``xla``, or ``auto``: a GPU where there is one, then a TPU, then the CPU."""
     precision: str = "fp32"
     """``fp32`` or ``bf16`` (autocast)."""
     threads: int | None = None
     """CPU threads of torch; null leaves torch's own setting."""
+    compile_cache: str = "~/.cache/raylab/xla"
+    """XLA: folder that keeps compiled programs for the next run; empty: none."""
     readers: int = 2
     """Threads that open and crop pictures ahead of the network."""
     pixels: PixelsConfig = field(default_factory=PixelsConfig)
@@ -74,7 +77,7 @@ class CellRun(SegmentationConfig):
     task: CellTask = field(default_factory=CellTask)
 
 
-FREE = ("out", "checkpoint", "track", "accelerator", "threads", "readers", "steps")
+FREE = ("out", "checkpoint", "track", "accelerator", "threads", "compile_cache", "readers", "steps")
 """Fields that may differ when a run goes on; all others make another run."""
 
 
@@ -88,8 +91,8 @@ def check(config: SegmentationConfig) -> None:
             raise RaylabError(f"--{flag} {getattr(config, flag)}: it has to be {least} or more.")
     if config.precision not in ("fp32", "bf16"):
         raise RaylabError(f"--precision {config.precision!r} is not known: fp32, bf16.")
-    if config.accelerator not in ("auto", "cpu", "cuda"):
-        raise RaylabError(f"--accelerator {config.accelerator!r} is not known here: auto, cpu, cuda.")
+    if config.accelerator not in ("auto", *NAMES):
+        raise RaylabError(f"--accelerator {config.accelerator!r} is not known: auto, {', '.join(NAMES)}.")
 
 
 def absolute(config: R) -> R:

@@ -101,5 +101,5 @@ class Proxy:
         return {"step": self.step, "weights": self.weights} | point, self.step == proxy.steps
 
     def _scores(self) -> Curve:
-        scores = self._learning.scores(self._val.whole_batches(VAL_BATCH))
+        scores = self._learning.scores(self._val.whole_batches(VAL_BATCH), VAL_BATCH)
         return {f"held_out/{name}": value for name, value in scores.items()}

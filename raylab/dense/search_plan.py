@@ -104,6 +104,11 @@ def check(config: SearchConfig) -> None:
             "The proxy's encoder is frozen and would have random weights: give --full.task.encoder.weights the model "
             "of a run of jobs/segment.py, --full.task.encoder.pretrained, or --backbone-steps."
         )
+    if config.full.accelerator == "xla":
+        raise RaylabError(
+            "--full.accelerator xla: a search tries many cells, and XLA would compile each anew: search with cpu or "
+            "cuda, then train the best cell by jobs/segment.py --task.head.cell OUT/best.json --accelerator xla."
+        )
     check_training(replace(config.full, out=config.out))
 
 

@@ -28,9 +28,9 @@ class EmbeddingConfig:
     data: str = ""
     """The images' address; empty: that of --data. Their classes are entity ids, or nodes of the edges."""
     edges: str = ""
-    """"Is a" edges, for hierarchical precision: JSON lines or CSV as of ``build_kb.py --type-edges`` (Wikidata's P279;
-    entities' own classes, P31, come from --kb), ImageNet's wordnet.is_a.txt, or ``miniworld://``. Empty: flat hit@k
-    alone."""
+    """"Is a" edges, for hierarchical precision: a knowledge base's folder, JSON lines or CSV as of ``build_kb.py
+    --type-edges`` (Wikidata's P279; entities' own classes, P31, come from --kb), ImageNet's wordnet.is_a.txt, or
+    ``miniworld://``. Empty: those of --kb; where it has none, flat hit@k alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,7 @@ class Embedding:
     Args:
         images: labelled images.
         graph: makes one that has these labels, for hierarchical precision; None: hit@k alone.
+        notes: on what the graph is, or why there is none.
     """
 
     name = "embedding"
@@ -57,8 +58,10 @@ class Embedding:
         BOTH: "generalised zero-shot: pictures of other classes, ranked among these and those learnt from together",
     }
 
-    def __init__(self, images: ImageSet, graph: Callable[[Sequence[str]], IsA] | None = None) -> None:
-        self._images, self._graph = images, graph
+    def __init__(
+        self, images: ImageSet, graph: Callable[[Sequence[str]], IsA] | None = None, notes: tuple[str, ...] = ()
+    ) -> None:
+        self._images, self._graph, self._given = images, graph, notes
 
     def __call__(self, subject: Subject) -> Outcome:
         """Embed images and names, rank, score. A model that names no classes of its own has learnt from none."""
@@ -69,6 +72,9 @@ class Embedding:
         seen: dict[str, str] = dict(getattr(embedder, "classes", {}))
         unseen = {label: images.names_of(label)[0] for label in dict.fromkeys(images.labels) if label not in seen}
         graph = self._graph(list(seen | unseen)) if self._graph else None
+        notes = (*self._given, *_notes(seen | unseen, embedder, graph))
+        if graph is not None and not graph.has(list(seen | unseen)).any():
+            graph = None  # nothing is near to anything
         scores: list[Score] = []
         for protocol, names in ((SEEN, seen), (UNSEEN, unseen), (BOTH, unseen | seen if seen else {})):
             asked = [row for row, label in enumerate(images.labels) if (label in seen) == (protocol == SEEN)]
@@ -77,7 +83,6 @@ class Embedding:
                 part = images.take(np.array(asked))
                 found = measures(part.labels, vectors_ND[asked], candidates, graph)
                 scores += [Score(self.name, protocol, "all", name, value, len(part)) for name, value in found.items()]
-        notes = _notes(seen | unseen, embedder, graph)
         return Outcome(tuple(scores), (), features.refused(self._images.name), notes)
 
 
@@ -98,7 +103,7 @@ def measures(
     if graph is None:
         return found
     valid = frozenset(candidates.labels)
-    right = {label: graph.correct_sets(label, valid, ks) for label in dict.fromkeys(labels)}
+    right = graph.correct_sets(labels, valid, ks)
     for k in ks:
         own = {label: sets[k] for label, sets in right.items()}
         found[f"hp@{k}"] = hierarchical_precision(labels, said, own, k)
@@ -107,7 +112,7 @@ def measures(
 
 def _notes(names: Mapping[str, str], embedder: Any, graph: IsA | None) -> tuple[str, ...]:
     unknown = int(np.isnan(_vectors(embedder, list(names.values()))[:, :1]).sum())
-    loose = 0 if graph is None else sum(label not in graph for label in names)
+    loose = 0 if graph is None else int((~graph.has(list(names))).sum())
     notes = {
         f"embedding: {unknown} of {len(names)} classes have a name that the model does not know": unknown,
         f"embedding: {loose} of {len(names)} classes are not in the graph: near to nothing": loose,

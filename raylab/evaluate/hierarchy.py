@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+
 from raylab.errors import RaylabError
+from raylab.kb.hashing import prefix_sums
+from raylab.kb.is_a import ClassGraph, pair_table
+from raylab.kb.tabular import read_edges
 
 if TYPE_CHECKING:
     from raylab.kb.catalog import Catalog
@@ -20,70 +25,110 @@ class IsA:
     """The graph. Edges count one step either way.
 
     Args:
-        edges: pairs of a node and one above it.
+        edges: a `is_a.PAIRS` table: a node and one above it.
     """
 
-    def __init__(self, edges: Iterable[tuple[str, str]]) -> None:
-        self._beside: Mapping[str, set[str]] = defaultdict(set)
-        for below, above in edges:
-            self._beside[below].add(above)
-            self._beside[above].add(below)
+    def __init__(self, edges: pa.Table) -> None:
+        self._graph = ClassGraph(edges)
+        self._ends = np.stack([self._graph.codes(edges["below"]), self._graph.codes(edges["above"])])
 
-    def __contains__(self, node: str) -> bool:
-        return node in self._beside
+    def has(self, labels: Sequence[str]) -> np.ndarray:
+        """Tell which labels are nodes, bool [labels]."""
+        return self._graph.codes(labels) >= 0
 
-    def rings(self, label: str, valid: Collection[str]) -> Iterator[list[str]]:
-        """Yield the valid nodes at a distance of 0, 1, 2, ... steps, until all that can be reached were seen.
-
-        Args:
-            label: where it begins.
-            valid: nodes that count; paths go through all.
-        """
-        seen, ring = {label}, [label]
-        while ring:
-            yield [node for node in ring if node in valid]
-            following = dict.fromkeys(other for node in ring for other in self._beside.get(node, ()))
-            ring = [node for node in following if node not in seen]
-            seen.update(ring)
-
-    def correct_sets(self, label: str, valid: Collection[str], ks: Sequence[int]) -> dict[int, frozenset[str]]:
-        """Return hCorrectSet(label, k) for each k: the valid nodes nearest to the label, until there are k or more.
+    def correct_sets(
+        self, labels: Iterable[str], valid: Collection[str], ks: Sequence[int]
+    ) -> dict[str, dict[int, frozenset[str]]]:
+        """Return hCorrectSet(label, k) of each label for each k: the valid nodes nearest to it, until there are k.
 
         All nodes at the last distance are kept, so a set may have more than k; it has fewer where no more can be
-        reached.
+        reached. Paths go through all nodes.
 
         Args:
-            label: the true class.
+            labels: the true classes.
             valid: the candidates of the experiment.
             ks: rising.
         """
-        found: dict[int, frozenset[str]] = {}
-        near: set[str] = set()
-        for ring in self.rings(label, valid):
-            near.update(ring)
-            found |= {k: frozenset(near) for k in ks if k not in found and k <= len(near)}
-            if len(found) == len(ks):
+        named, candidates = list(dict.fromkeys(labels)), list(valid)
+        starts, places = self._graph.codes(named), self._graph.codes(candidates)
+        name_of = np.full(len(self._graph.nodes), -1)
+        name_of[places[places >= 0]] = np.flatnonzero(places >= 0)
+        beside = self._between(np.concatenate([starts, places]))
+        found = {}
+        for label, start in zip(named, starts.tolist()):
+            if start < 0:  # near to itself alone
+                found[label] = _sets(iter([[label] if label in valid else []]), ks)
+                continue
+            rings = (name_of[ring] for ring in _rings(start, beside))
+            found[label] = _sets(([candidates[at] for at in ring[ring >= 0].tolist()] for ring in rings), ks)
+        return found
+
+    def _between(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return each node's neighbours (where they begin, int64 [n + 1], and which) on ways between some nodes.
+
+        A dead end that is not one of `ends` lies on no shortest way: of Wikidata's classes most are left out so.
+        """
+        count, edges_2E = len(self._graph.nodes), self._ends
+        wanted = np.zeros(count, bool)
+        wanted[ends[ends >= 0]] = True
+        while True:
+            through = wanted | (np.bincount(edges_2E.ravel(), minlength=count) > 1)
+            kept = through[edges_2E].all(0)
+            if kept.all():
                 break
-        return {k: found.get(k, frozenset(near)) for k in ks}
+            edges_2E = edges_2E[:, kept]
+        sources = np.concatenate([edges_2E[0], edges_2E[1]])
+        order = np.argsort(sources, kind="stable")
+        targets = np.concatenate([edges_2E[1], edges_2E[0]])[order]
+        return prefix_sums(np.bincount(sources, minlength=count)), targets
 
 
-def open_edges(address: str) -> list[tuple[str, str]]:
-    """Read "is a" edges: pairs of a node and one above it.
+def _rings(start: int, beside: tuple[np.ndarray, np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the nodes at a distance of 0, 1, 2, ... steps, until all that can be reached were seen."""
+    first, others = beside
+    seen = np.zeros(len(first) - 1, bool)
+    ring = np.array([start])
+    while len(ring):
+        seen[ring] = True
+        yield ring
+        sizes = first[ring + 1] - first[ring]
+        places = np.repeat(first[ring] - prefix_sums(sizes)[:-1], sizes) + np.arange(int(sizes.sum()))
+        following = np.unique(others[places])
+        ring = following[~seen[following]]
+
+
+def _sets(rings: Iterator[list[str]], ks: Sequence[int]) -> dict[int, frozenset[str]]:
+    found: dict[int, frozenset[str]] = {}
+    near: set[str] = set()
+    for ring in rings:
+        near.update(ring)
+        if ring:
+            found |= {k: frozenset(near) for k in ks if k not in found and k <= len(near)}
+        if len(found) == len(ks):
+            break
+    return {k: found.get(k, frozenset(near)) for k in ks}
+
+
+def open_edges(address: str) -> pa.Table:
+    """Read "is a" edges into a `is_a.PAIRS` table: a node and one above it.
 
     Args:
-        address: JSON lines or CSV as ``jobs/build_kb.py --type-edges`` takes them, or a ``.txt`` file with a pair a
-            line, the upper node first, as ImageNet's wordnet.is_a.txt; or ``miniworld://``.
+        address: a knowledge base, of which its own are taken; JSON lines or CSV as ``jobs/build_kb.py --type-edges``
+            takes them; a ``.txt`` file with a pair a line, the upper node first, as ImageNet's wordnet.is_a.txt; or
+            ``miniworld://``.
 
     Raises:
-        RaylabError: no such file, or a line that is no pair.
+        RaylabError: no such file, a line that is no pair, a knowledge base without edges.
     """
     if address == MINIWORLD:
-        return _miniworld()
+        return pair_table(_miniworld())
     if address.endswith(".txt"):
-        return _pairs(Path(address))
-    from raylab.kb.tabular import read_edges
+        return pair_table(_pairs(Path(address)))
+    if (Path(address) / "kb.json").exists():
+        from raylab.kb.catalog import Catalog
 
-    return [(below, above) for below, parents in read_edges(address).items() for above in parents]
+        return Catalog.open(address).edges
+    return pair_table(read_edges(address))
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:
@@ -109,7 +154,7 @@ def _miniworld() -> list[tuple[str, str]]:
     return list(dict.fromkeys(pair for chain in chains for pair in pairwise(chain)))
 
 
-def entity_edges(catalog: Catalog, ids: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def entity_edges(catalog: Catalog, ids: Sequence[str], edges: pa.Table) -> pa.Table:
     """Return the edges from entities to their classes (P31), where the classes' own edges (P279) are known.
 
     A knowledge base keeps an entity's classes closed upward; those that lie above another one of them are left out.
@@ -119,21 +164,17 @@ def entity_edges(catalog: Catalog, ids: Sequence[str], edges: Sequence[tuple[str
         ids: of entities; those that it does not have get no edge.
         edges: of classes.
     """
-    above: dict[str, set[str]] = defaultdict(set)
-    for below, parent in edges:
-        above[below].add(parent)
     rows = catalog.rows(ids)
     types = catalog.take(rows[rows >= 0], ("types",))["types"].to_pylist()
     known = [one for one, row in zip(ids, rows.tolist()) if row >= 0]
-    return [(one, kind) for one, kinds in zip(known, types) for kind in _lowest(kinds or (), above)]
+    kinds = list({kind for row in types for kind in row or ()})
+    graph = ClassGraph(edges)
+    above = {
+        kind: set(graph.names(graph.ancestors(code))) for kind, code in zip(kinds, graph.codes(kinds)) if code >= 0
+    }
+    return pair_table((one, kind) for one, row in zip(known, types) for kind in _lowest(row or (), above))
 
 
 def _lowest(kinds: Sequence[str], above: Mapping[str, set[str]]) -> list[str]:
-    higher: set[str] = set()
-    for kind in kinds:
-        waiting = [kind]
-        while waiting:
-            new = above.get(waiting.pop(), set()) - higher
-            higher |= new
-            waiting += new
+    higher = set().union(*(above.get(kind, ()) for kind in kinds))
     return [kind for kind in kinds if kind not in higher] or list(kinds[:1])

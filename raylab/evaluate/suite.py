@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 
+import pyarrow as pa
+
 from raylab.errors import RaylabError
 from raylab.evaluate.base import Benchmark
 from raylab.evaluate.datasets import open_images
@@ -84,18 +86,26 @@ def _zero_shot(config: EvaluateConfig, images: ImageSet) -> Benchmark:
 
 
 def _embedding(config: EvaluateConfig, images: ImageSet) -> Benchmark:
-    if not config.embedding.edges:
+    address = config.embedding.edges
+    if not address and config.kb:
+        from raylab.kb.catalog import Catalog
+
+        catalog = Catalog.open(config.kb)
+        if not catalog.info.edges:
+            return Embedding(images, notes=(f"embedding: hit@k alone: {config.kb} keeps no 'subclass of' pairs",))
+        return Embedding(images, partial(_graph, catalog.edges, config.kb))
+    if not address:
         return Embedding(images)
-    return Embedding(images, partial(_graph, open_edges(config.embedding.edges), config.kb))
+    return Embedding(images, partial(_graph, open_edges(address), config.kb))
 
 
-def _graph(edges: list[tuple[str, str]], kb: str, labels: Sequence[str]) -> IsA:
+def _graph(edges: pa.Table, kb: str, labels: Sequence[str]) -> IsA:
     """Return the graph of these edges, with those from the labels to their classes where there is a knowledge base."""
     if not kb:
         return IsA(edges)
     from raylab.kb.catalog import Catalog
 
-    return IsA([*edges, *entity_edges(Catalog.open(kb), labels, edges)])
+    return IsA(pa.concat_tables([edges, entity_edges(Catalog.open(kb), labels, edges)]))
 
 
 def _matching(config: EvaluateConfig, queries: ImageSet) -> Benchmark:

@@ -34,13 +34,14 @@ from raylab.kb import catalog as layout
 from raylab.kb.catalog import KBInfo
 from raylab.kb.enrich import Facts, read_facts
 from raylab.kb.fingerprint import file_digests
-from raylab.kb.merge import close_types, closure, drop, has_type, merge
+from raylab.kb.is_a import ClassGraph, pair_table, write_pairs
+from raylab.kb.merge import close_types, drop, has_type, merge
 from raylab.kb.normalise import Folding
 from raylab.kb.owners import Owners, owners_of
 from raylab.kb.records import RAW, Piece, Report, read_spill, tables, write_spill
 from raylab.kb.tabular import catalogue_pieces, read_catalogue, read_edges
 from raylab.kb.wikidata import check_date, dump_date, dump_pieces, read_dump
-from raylab.kb.write import Map, write_aliases, write_context, write_entities
+from raylab.kb.write import Map, write_aliases, write_context, write_edges, write_entities
 from raylab.schema import ENTITY, SCHEMA_VERSION
 from raylab.storage import Folder, is_one_hosts
 
@@ -69,7 +70,8 @@ class BuildConfig:
     summaries: tuple[str, ...] = ()
     """Wikipedia summaries by id or title, in the same formats."""
     type_edges: tuple[str, ...] = ()
-    """JSON-lines or CSV files of ``qid, subclass_of`` pairs: types are closed over them."""
+    """JSON-lines or CSV files of ``qid, subclass_of`` pairs: types are closed over them, and those that the entities
+    reach are kept."""
     person_types: tuple[str, ...] = ("Q5",)
     """Entities of these types get their surname as a partial name."""
     drop_types: tuple[str, ...] = PAGES_OF_NO_ENTITY
@@ -194,7 +196,8 @@ def _build(config: BuildConfig, inputs: list[Input], work: Path, read_map: Map, 
     if not any(report.rows or report.dropped for report in reports):
         raise RaylabError(f"not one sound line in {', '.join(_paths(inputs))}: {_why(reports)}.")
     facts = [read_facts(paths, fact, work / fact) for fact, paths in _facts(config) if paths]
-    above = _closure(config, reports)
+    graph = _class_graph(config, reports)
+    above = graph.closure(sorted(set().union(*(report.types for report in reports))))
     settings = MergeSettings(
         tuple(spills), str(folder / layout.ALIASES), config.person_types, config.drop_types, len(above) > 0
     )
@@ -206,6 +209,7 @@ def _build(config: BuildConfig, inputs: list[Input], work: Path, read_map: Map, 
     rows = sum(part.rows for part in merged)
     types = sorted(set().union(*(part.types for part in merged)))
     fingerprint = write_entities(work, folder, partitions, types)
+    edges, edges_fingerprint = write_edges(folder, graph, types)
     aliases, owners, crowded = write_aliases(work, folder, partitions, folding, config.max_owners)
     if config.context and rows:
         write_context(folder, rows, local_map)
@@ -219,6 +223,8 @@ def _build(config: BuildConfig, inputs: list[Input], work: Path, read_map: Map, 
         owners=owners,
         dropped=dict(sorted((+dropped).items())),
         sources=_sources([*reports, *(report for part in facts for report in part)]),
+        edges=edges,
+        edges_fingerprint=edges_fingerprint,
         files={str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()},
     )
     info.save(folder)
@@ -292,6 +298,10 @@ def read_piece(task: tuple[Input, str, int]) -> Report:
             report.types.update(pc.unique(pc.list_flatten(table["types"])).to_pylist())
         report.spills.append(f"{stem}-{len(report.spills):03d}.arrow")
         write_spill(some, Path(report.spills[-1]), partitions)
+    if report.edges:
+        report.edge_spills.append(f"{stem}-edges.arrow")
+        write_pairs(pair_table(report.edges), Path(report.edge_spills[-1]))
+        report.edges = []
     return report
 
 
@@ -358,15 +368,11 @@ def _completed(rows: pa.Table, above: dict[str, tuple[str, ...]]) -> pa.Table:
     return pa.table(columns, schema=ENTITY).combine_chunks()
 
 
-def _closure(config: BuildConfig, reports: list[Report]) -> dict[str, tuple[str, ...]]:
-    parents: dict[str, list[str]] = {}
-    for path in config.type_edges:
-        for kind, above in read_edges(path).items():
-            parents.setdefault(kind, []).extend(above)
-    for report in reports:
-        for kind, parent in report.edges:
-            parents.setdefault(kind, []).append(parent)
-    return closure(sorted(set().union(*(report.types for report in reports))), parents)
+def _class_graph(config: BuildConfig, reports: list[Report]) -> ClassGraph:
+    """Return all "subclass of" pairs of the input: of files of their own first, then what the readers came across."""
+    given = [pair_table(read_edges(path)) for path in config.type_edges]
+    found = [layout.open_table(Path(path)) for report in reports for path in report.edge_spills]
+    return ClassGraph(pa.concat_tables([pair_table(()), *given, *found]))
 
 
 def _save_closure(above: dict[str, tuple[str, ...]], work: Path) -> None:

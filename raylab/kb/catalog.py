@@ -3,6 +3,7 @@
 kb.json              what it is: versions, dump date, counts, what was left out and why, the size of every file
 entities.arrow       `schema.ENTITY` rows, ascending by the hash of their id; types as a dictionary
 names.arrow          their aliases and summaries, mapped when somebody asks: labeling does not
+edges.arrow          pairs of a class and one above it (P279), of all classes that entities reach, where any were given
 popularity.npy       float32 [entities], 0 where it is not known
 ids/                 id -> row
 aliases/             surface -> owners with priors
@@ -33,6 +34,7 @@ from raylab.schema import ENTITY, SCHEMA_VERSION
 INFO = "kb.json"
 ENTITIES = "entities.arrow"
 NAMES = "names.arrow"
+EDGES = "edges.arrow"
 POPULARITY = "popularity.npy"
 IDS, ALIASES, CONTEXT = "ids", "aliases", "context"
 
@@ -76,6 +78,10 @@ class KBInfo:
     """Each input file: path, lines, rows, bad and dropped lines by reason, the first bad lines."""
     files: dict[str, int]
     """Path below the folder -> bytes: how a damaged copy is recognised."""
+    edges: int = 0
+    """"Subclass of" pairs that are kept; 0 in a knowledge base that was built before they were."""
+    edges_fingerprint: str = ""
+    """32 hex digits over them; not part of `fingerprint`, as no label depends on them."""
 
     def save(self, folder: Path) -> None:
         """Write ``kb.json``."""
@@ -169,6 +175,23 @@ class Catalog:
     def entities(self) -> pa.Table:
         """All columns of `schema.ENTITY`, memory-mapped."""
         return open_entities(self.path)
+
+    @cached_property
+    def edges(self) -> pa.Table:
+        """``below, above``: a class and one directly above it, of all classes that entities reach; memory-mapped.
+
+        Raises:
+            RaylabError: the knowledge base has none, or they are damaged.
+        """
+        if not self.info.edges:
+            raise RaylabError(
+                f"{self.path} keeps no 'subclass of' pairs: build it again with --type-edges FILE or from a dump "
+                "(older knowledge bases never kept them)."
+            )
+        try:
+            return open_table(self.path / EDGES)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RaylabError(f"{self.path / EDGES} is damaged ({error}): copy or build it again.") from error
 
     @property
     def summaries(self) -> pa.ChunkedArray:

@@ -100,7 +100,7 @@ def close_types(types: pa.ChunkedArray | pa.Array, above: dict[str, tuple[str, .
 
     Args:
         types: list<string> [n].
-        above: type -> its ancestors (`closure`).
+        above: type -> its ancestors (`is_a.ClassGraph.closure`).
     """
     if not above:
         return types.combine_chunks() if isinstance(types, pa.ChunkedArray) else types
@@ -112,19 +112,3 @@ def close_types(types: pa.ChunkedArray | pa.Array, above: dict[str, tuple[str, .
             known[key] = list(dict.fromkeys([*key, *(kind for own in key for kind in above.get(own, ()))]))
         closed.append(known[key])
     return pa.array(closed, pa.list_(pa.string()))
-
-
-def closure(types: Iterable[str], parents: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
-    """Return every ancestor of each type, nearest first, itself left out. Circles in `parents` do no harm."""
-    above = {}
-    for kind in types:
-        seen = {kind: None}
-        queue = [kind]
-        for current in queue:
-            for parent in parents.get(current, ()):
-                if parent not in seen:
-                    seen[parent] = None
-                    queue.append(parent)
-        if len(queue) > 1:
-            above[kind] = tuple(queue[1:])
-    return above

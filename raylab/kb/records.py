@@ -58,7 +58,9 @@ class Report:
     types: set[str] = field(default_factory=set)
     """All types that occur."""
     edges: list[tuple[str, str]] = field(default_factory=list)
-    """"Subclass of" pairs found on the way."""
+    """"Subclass of" pairs found on the way, until they are written."""
+    edge_spills: list[str] = field(default_factory=list)
+    """The files that hold them."""
 
     def add_bad(self, reason: str, line: bytes | str) -> None:
         """Count the current line as broken."""

@@ -91,8 +91,8 @@ def _spellings(keys: tuple[str, ...]) -> list[tuple[str, list[str]]]:
     return [(name, [key for key in spellings if key in keys]) for name, spellings in FIELDS.items()]
 
 
-def read_edges(path: str) -> dict[str, list[str]]:
-    """Read "subclass of" pairs into type -> its direct parents.
+def read_edges(path: str) -> Iterator[tuple[str, str]]:
+    """Yield "subclass of" pairs: a type and one directly above it.
 
     Args:
         path: JSON lines or CSV with ``qid`` (or ``id``) and ``subclass_of`` (or ``p279``), one parent or a list.
@@ -100,17 +100,17 @@ def read_edges(path: str) -> dict[str, list[str]]:
     Raises:
         RaylabError: no such file, or not one usable pair.
     """
-    parents: dict[str, list[str]] = {}
+    found = False
     for piece in catalogue_pieces(path):
         for _, record in records(piece, Report(path)):
             kind = record.get("qid") or record.get("id")
             above = record.get("subclass_of") or record.get("p279") or []
             for parent in [above] if isinstance(above, str) else above:
                 if isinstance(kind, str) and isinstance(parent, str):
-                    parents.setdefault(kind, []).append(parent)
-    if not parents:
+                    found = True
+                    yield kind, parent
+    if not found:
         raise RaylabError(f"{path} holds no pair of qid and subclass_of")
-    return parents
 
 
 def _texts(value: object, what: str) -> list[str]:

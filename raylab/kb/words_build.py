@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -209,25 +209,43 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, EOFError, OSError, MemoryError, IndexError) as error:
+        where = _odd_line(path) if isinstance(error, ValueError) and not path.name.endswith(BINARY_FILES) else ""
+        why = where or f"{type(error).__name__}: {str(error)[:200]}"
         raise RaylabError(
-            f"--given {path}: cannot be read ({type(error).__name__}: {str(error)[:200]}). Wanted: a line a word with "
+            f"--given {path}: cannot be read ({why}). Wanted: a line a word with "
             "its numbers (.txt, .vec; a first line with both counts may come before), or word2vec's binary form (.bin)."
         ) from error
 
 
-def _is_headless(path: Path) -> bool:
-    """Tell GloVe's form, whose first line is a word's, from word2vec's, whose first line counts words and numbers."""
+def _open_text(path: Path) -> TextIO:
     import gzip
 
-    with (
-        gzip.open(path, "rt", encoding="utf-8", errors="replace")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8", errors="replace") as file
-    ):
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8", errors="replace")
+    return path.open(encoding="utf-8", errors="replace")
+
+
+def _is_headless(path: Path) -> bool:
+    """Tell GloVe's form, whose first line is a word's, from word2vec's, whose first line counts words and numbers."""
+    with _open_text(path) as file:
         first = file.readline().split()
     if len(first) < 2:
         raise ValueError(f"line 1 holds {len(first)} fields")
     return len(first) > 2
+
+
+def _odd_line(path: Path) -> str:
+    """Name the first line that has not as many numbers as the first word's; empty where there is none."""
+    wanted = 0
+    with _open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            found = len(line.rstrip().split(" ")) - 1
+            if number == 1 and found == 1:  # the counts of word2vec's form
+                continue
+            wanted = wanted or found
+            if found != wanted:
+                return f"line {number} holds {found} numbers, the first word {wanted}"
+    return ""
 
 
 def _from_spacy(name: str) -> tuple[Sequence[str], np.ndarray, dict[str, Any]]:

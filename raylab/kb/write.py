@@ -15,6 +15,7 @@ from raylab.kb import catalog as layout
 from raylab.kb.context import ContextSpace
 from raylab.kb.fingerprint import Fingerprint
 from raylab.kb.hashing import HashIndex
+from raylab.kb.is_a import ClassGraph, write_pairs
 from raylab.kb.normalise import Folding
 from raylab.kb.owners import Owners, build_index
 from raylab.schema import ENTITY
@@ -70,6 +71,23 @@ def _batches(work: Path, partitions: int, hashes: list[np.ndarray]) -> Iterator[
             waiting = waiting.slice(BATCH_ROWS)
     if len(waiting):
         yield waiting.combine_chunks()
+
+
+def write_edges(folder: Path, graph: ClassGraph, types: list[str]) -> tuple[int, str]:
+    """Keep the pairs on the ways up from the entities' types, and from entities that are classes themselves.
+
+    Returns:
+        How many, and their own digest: no label depends on them, so the knowledge base's fingerprint leaves them out.
+    """
+    ids = layout.open_table(folder / layout.ENTITIES)["id"]
+    roots = np.concatenate([graph.codes(types), graph.codes(ids)])
+    edges = graph.reached(roots[roots >= 0])
+    if not len(edges):
+        return 0, ""
+    write_pairs(edges, folder / layout.EDGES)
+    digest = Fingerprint()
+    digest.add(edges)
+    return len(edges), digest.hexdigest()
 
 
 def write_aliases(work: Path, folder: Path, partitions: int, folding: Folding, max_owners: int) -> tuple[int, int, int]:

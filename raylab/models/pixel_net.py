@@ -71,7 +71,7 @@ def save_net(net: PixelNet, folder: Path, classes: Sequence[str], about: dict) -
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.contiguous() for name, value in net.state_dict().items()}
+    state = {name: value.cpu().contiguous() for name, value in net.state_dict().items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     text = json.dumps({"classes": list(classes), "task": about}, indent=2)
     (folder / ABOUT).write_text(text, encoding="utf-8")

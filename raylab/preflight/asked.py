@@ -17,7 +17,7 @@ class Model:
     """A model that workers open."""
 
     kind: str
-    """``clip``, ``spacy``, ``engine`` (vLLM's own, or behind an address) or ``tokenizer``."""
+    """``clip``, ``spacy``, ``engine`` (vLLM's own, or behind an address), ``tokenizer`` or ``encoder``."""
     name: str
     pretrained: str | None = None
 
@@ -27,7 +27,7 @@ class Input:
     """What a job reads besides its source and its knowledge base."""
 
     kind: str
-    """``store`` (a label store), ``run`` (a training run), ``set`` (images)."""
+    """``store`` (a label store), ``run`` (a training run), ``set`` (images), ``words`` (word vectors)."""
     uri: str
 
 
@@ -92,6 +92,8 @@ def _models_of_task(task: Any) -> dict[str, Model]:
     is_clip = hasattr(encoder, "from_scratch")
     if is_clip and (encoder.pretrained or ("/" in encoder.name and not encoder.from_scratch) or "://" in encoder.name):
         found["--task.encoder"] = Model("clip", encoder.name, encoder.pretrained)
+    if weights := getattr(encoder, "weights", ""):
+        found["--task.encoder.weights"] = Model("encoder", f"timm/{encoder.name}" if weights == "timm" else weights)
     if (tokenizer := getattr(task, "tokenizer", None)) and getattr(task, "writes", True):
         found["--task.tokenizer"] = Model("tokenizer", tokenizer.name)
     return found
@@ -102,6 +104,9 @@ def of_train(config: Any, cpus: float) -> Asked:
     inputs = {"--labels": Input("store", config.labels)} | (
         {"--init": Input("run", config.init)} if config.init else {}
     )
+    words = getattr(config.task, "words", "")
+    if isinstance(words, str) and words and not words.startswith("random://"):
+        inputs["--task.words"] = Input("words", words)
     return Asked(
         cpus,
         train=config,

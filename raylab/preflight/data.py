@@ -208,7 +208,7 @@ class Inputs(Check):
         opened = {
             flag: one for flag, one in task.asked.inputs.items() if flag in task.asked.places or task.host == "driver"
         }
-        looks = {"store": _store, "run": _run, "set": _set}
+        looks = {"store": _store, "run": _run, "set": _set, "words": _words}
         return {flag: _named(flag, looks[one.kind], one.uri) for flag, one in opened.items()}
 
     def judge(self, seen: Seen) -> Finding:
@@ -258,6 +258,15 @@ def _run(uri: str) -> str:
             f"{uri} has no checkpoint ({POINTER} is missing): it is no training run, or has saved nothing"
         )
     return f"step {folder.read_json(POINTER)['step']}"
+
+
+def _words(uri: str) -> str:
+    from raylab.kb.words import ABOUT
+
+    folder = Folder(uri)
+    if not folder.exists(ABOUT):
+        raise RaylabError(f"{uri} holds no word vectors ({ABOUT} is missing): make them with jobs/words.py")
+    return f"{folder.read_json(ABOUT)['dim']} dimensions"
 
 
 def _set(uri: str) -> str:

@@ -88,8 +88,10 @@ def _see(model: Model) -> str:
     place = Path(locate(model.name.removeprefix("local-dir:")))
     if place.is_dir():
         return f"@{_of_folder(place)}"
-    if place.is_absolute():
-        raise RaylabError(f"{model.name}: no such folder")
+    if place.is_file():
+        return f"@{fingerprint([place.name, place.stat().st_size])[:8]}"
+    if place.is_absolute() or model.name.count("/") > 1:  # more than a name of the hub has
+        raise RaylabError(f"{model.name}: no such file or folder")
     return _by_name(model)
 
 
@@ -152,8 +154,10 @@ def _find_clip(model: Model) -> str | None:
 def _in_hubs_cache(name: str) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json") or try_to_load_from_cache(name, "tokenizer_config.json")
-    return f"@{Path(found).parent.name[:8]}" if isinstance(found, str) else None
+    found = (
+        try_to_load_from_cache(name, file) for file in ("config.json", "tokenizer_config.json", "model.safetensors")
+    )
+    return next((f"@{Path(one).parent.name[:8]}" for one in found if isinstance(one, str)), None)
 
 
 def _ask_hub(name: str) -> None:

@@ -109,8 +109,10 @@ def _asked_of_training(config: Any) -> Asked:
 
 def _asked_of_sweep(sweep: Any) -> Asked:
     """Return what one trial asks for: others wait for their turn."""
+    from raylab.train.begin import completed
     from raylab.tune.plan import check
 
+    sweep = replace(sweep, train=completed(sweep.train))
     check(sweep)
     return asked.of_sweep(_asked_of_training(sweep.train), sweep.config)
 

@@ -165,6 +165,10 @@ class Located(Protocol):
         """Return it with paths that `whole` made of its own."""
         ...
 
+    def places(self) -> dict[str, str]:
+        """Return what it names, by its flag; a name may be that of a model and no path."""
+        ...
+
 
 @runtime_checkable
 class Pictured(Protocol):

@@ -42,6 +42,10 @@ class _NamedTask(EncoderTask):
         """See `tasks.base.Located`."""
         return replace(super().located(whole), unseen=whole(self.unseen))  # type: ignore[type-var]
 
+    def places(self) -> dict[str, str]:
+        """See `tasks.base.Located`."""
+        return super().places() | {"--task.unseen": self.unseen}
+
 
 @dataclass(frozen=True)
 class DeviseTask(_NamedTask):
@@ -71,6 +75,10 @@ class DeviseTask(_NamedTask):
     def located(self, whole: Callable[[str], str]) -> Self:
         """See `tasks.base.Located`."""
         return replace(super().located(whole), words=whole(self.words))
+
+    def places(self) -> dict[str, str]:
+        """See `tasks.base.Located`."""
+        return super().places() | {"--task.words": self.words}
 
     def collator(self, context: TaskContext) -> RankCollator:
         """See `tasks.base.TaskConfig`."""

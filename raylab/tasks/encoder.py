@@ -47,6 +47,10 @@ class EncoderTask:
         task: Any = self  # a dataclass
         return replace(task, encoder=replace(self.encoder, weights=whole(self.encoder.weights)))
 
+    def places(self) -> dict[str, str]:
+        """See `tasks.base.Located`."""
+        return {"--task.encoder.weights": self.encoder.weights}
+
 
 class EncoderLearner:
     """The trainer's half, but for inputs, losses and what is said of pictures: see `tasks.base.Learner`.

@@ -92,7 +92,7 @@ class Loop:
             if saves or evaluates or done % self.log_every == 0:
                 point = self._point(done)  # looks at losses and gradients: what is saved is sound
                 if evaluates:
-                    point |= self.evaluate()
+                    point |= self._look()
                 if self.on_point(done, point) or saves:
                     self.on_save(done)
                 self._meter.reset()  # the time of all this is not the steps'
@@ -131,6 +131,12 @@ class Loop:
             optimizer.zero_grad(set_to_none=True)
         self.learner.after_step()
         return norm
+
+    def _look(self) -> Curve:
+        """Look at held-out rows; ``evaluate_s`` is how many seconds the steps waited for it."""
+        since = time.perf_counter()
+        found = self.evaluate()
+        return found | {"evaluate_s": time.perf_counter() - since}
 
     def _point(self, step: int) -> Curve:
         self.accelerator.synchronise()

@@ -133,7 +133,10 @@ class TrainConfig:
     def places(self) -> dict[str, str]:
         """Return what workers open, by its flag."""
         found = {"--source": self.source.uri, "--labels": self.labels, "--kb": self.kb, "--out": self.out}
-        return found | {"--init": self.init}
+        named = self.task.places() if isinstance(self.task, Located) else {}
+        whole = {flag: absolute_file(name) for flag, name in named.items()}  # a model's name stays one, and is no place
+        paths = {flag: place for flag, place in whole.items() if "://" in place or Path(place).is_absolute()}
+        return found | {"--init": self.init} | paths
 
 
 CHOICES = {

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError
 
 from raylab.config import to_dict
-from raylab.errors import Interrupted, RaylabError
+from raylab.errors import Interrupted, OutOfMemory, RaylabError
 from raylab.kb.catalog import Catalog
 from raylab.samples import write_samples
 from raylab.session import READ_CPUS, auto_accelerator, plain_errors, resource, session
@@ -66,7 +66,7 @@ def run(config: TrainConfig, pace: Pace | None = None) -> dict[str, Any]:
 
     Raises:
         RaylabError: anything that the user can put right; checkpoints stay.
-        OutOfMemory: of these, what a larger `parallel.accumulate` may help.
+        OutOfMemory: of these, what a larger `parallel.accumulate` may help: of a device, or of a host.
         Interrupted: of these, workers that died too often.
     """
     config = completed(config)
@@ -168,7 +168,8 @@ def _train(config: TrainConfig, examples: dict[str, Any], out: Folder, pace: Pac
     except TrainingFailedError as failure:
         if not ray.get(board.error.remote()):
             out.write_json(ERROR, {"error": str(failure)})
-            raise Interrupted(_why(failure, config, out)) from failure
+            lacks = lacked_memory(failure)
+            raise (OutOfMemory if lacks else Interrupted)(_why(failure, config, out)) from failure
     if error := ray.get(board.error.remote()):
         out.write_json(ERROR, {"error": str(error)})
         raise error
@@ -180,13 +181,28 @@ def _why(failure: TrainingFailedError, config: TrainConfig, out: Folder) -> str:
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     if isinstance(failure, WorkerGroupError):
-        begun = f"Workers died, and were begun again {config.parallel.max_failures} times (--parallel.max-failures)."
+        again = f"and were begun again {config.parallel.max_failures} times (--parallel.max-failures)."
+        begun = f"{_of_memory(config)}, {again}" if lacked_memory(failure) else f"Workers died, {again}"
         said = {f"Worker {rank}": error for rank, error in failure.worker_failures.items()}
     else:
         begun, said = "Ray Train gave up.", {"It": getattr(failure, "controller_failure", failure)}
     words = [f"{who} says: {_one_line(error)}" for who, error in list(said.items())[:MOST_WORDS]]
     rest = f"All that was said lies in {out.uri}/{ERROR}. The same line goes on from the last checkpoint."
     return "\n  ".join([begun, *words, rest])
+
+
+def lacked_memory(failure: TrainingFailedError) -> bool:
+    """Tell whether the memory monitor of a host killed a worker; what others died of follows from that."""
+    died = getattr(failure, "worker_failures", {}).values()
+    return any(isinstance(getattr(error, "health_check_failure", error), OutOfMemoryError) for error in died)
+
+
+def _of_memory(config: TrainConfig) -> str:
+    return (
+        f"Out of memory, the host's, with {config.batch} rows a step on {config.parallel.workers} workers in "
+        f"{config.parallel.accumulate} passes: raise --parallel.accumulate, take a smaller --batch, or put less beside "
+        "them. Its memory monitor killed workers"
+    )
 
 
 def _one_line(error: BaseException) -> str:

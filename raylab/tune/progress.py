@@ -122,9 +122,15 @@ class Progress:
             best = f"best so far {self._objectives[0].name} {_short(self._best[0])}, trial {self._best[1]}"
         return f"{ended} of {self._trials} trials at their end ({how}); {best}"
 
-    def died(self, name: str, why: str) -> None:
-        """A trial's process died too often."""
-        logger.warning("trial %s died: %s", name, why)
+    def died(self, name: str, why: str, lacked_memory: bool = False) -> None:
+        """A trial's process died too often: the next start tries it again, unless the host lacked memory."""
+        folder = f"{TRIALS}/{generations(self._out, name)[-1]}"
+        if not lacked_memory or self._out.exists(f"{folder}/{END}"):
+            logger.warning("trial %s died: %s", name, why)
+            return
+        error = f"Out of memory, the host's: its memory monitor killed the trial's own process. {why}"
+        self._out.write_json(f"{folder}/{END}", {"status": "failed", "error": error})
+        self.ended(name)
 
     def close(self) -> None:
         """Wait for what is being written."""

@@ -64,6 +64,8 @@ SETTINGS = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has no metric
 }
 """Ray Tune's own."""
+LOW_MEMORY = "running low on memory"
+"""In what Ray says of a process that a host's memory monitor killed."""
 
 
 def run(sweep: Sweep) -> dict[str, Any]:
@@ -386,4 +388,5 @@ class Told(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """See ray.tune.Callback."""
-        self._progress.died(str(trial), " ".join(str(trial.get_error()).split())[-500:])
+        last = " ".join(str(trial.get_error()).rpartition("Failure #")[2].split())  # Tune keeps the texts alone
+        self._progress.died(str(trial), last[-500:], lacked_memory=LOW_MEMORY in last)

@@ -91,7 +91,7 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         ({"train": ""}, "--train is missing"),
         ({"batch": 1}, "--batch 1: it has to be 2 or more"),
         ({"precision": "fp8"}, "--precision 'fp8' is not known"),
-        ({"accelerator": "xla"}, "--accelerator 'xla' is not known here"),
+        ({"accelerator": "tpu"}, "--accelerator 'tpu' is not known: auto, cpu, cuda, xla"),
         ({"val": "miniworld://?rows=4&seed=1#classes=parts"}, "has 3 classes, .* has 10"),
     ],
 )

@@ -19,7 +19,7 @@ from raylab.dense.search_plan import SamplerConfig, check
 from raylab.dense.trials import folder_of, ranked, read_tried, write_drawn, write_end, write_look
 from raylab.errors import RaylabError
 from raylab.models.cell_space import cell_at, read_cell
-from raylab.recipes.search import SEARCH, dpc_search_miniworld
+from raylab.recipes.search import SEARCH, dpc_search_miniworld, dpc_search_smoke
 from raylab.storage import Folder
 
 
@@ -130,6 +130,7 @@ def test_early_stopping_begins_with_what_was_seen_before(tmp_path: Path) -> None
         ({"sampler": SamplerConfig("nearest")}, "'nearest' is not known: near_best, uniform. Did you mean 'near_best'"),
         ({"sampler": SamplerConfig(uniform_share=2)}, "--sampler.uniform-share 2: 0 to 1"),
         ({"cpus": 0.0}, "--cpus 0.0"),
+        ({"full": replace(dpc_search_smoke().full, accelerator="xla")}, "compile each anew: search with cpu or cuda"),
     ],
 )
 def test_what_cannot_run_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

@@ -17,7 +17,7 @@ from train.training_store import Store, make_store
 
 SAMPLES, STEPS, LOOKS = 4, 12, 3
 TARGETS = {"driver": "", "trial": "ray::ResourceTrainable", "worker": "ray::RayTrainWorker"}
-TIMING = ("step_s", "images_per_s", "memory_gb")
+TIMING = ("step_s", "evaluate_s", "images_per_s", "memory_gb")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 

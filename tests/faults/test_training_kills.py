@@ -24,7 +24,7 @@ from raylab.train.plan import CheckpointConfig, TrainConfig
 from raylab.train.run import run
 
 STEPS, EVERY = 30, 4
-TIMING = ("step_s", "images_per_s", "memory_gb")
+TIMING = ("step_s", "evaluate_s", "images_per_s", "memory_gb")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jobs.in_process import called
 from sources.source_files import pair_members, write_tar
 
 from raylab.errors import RaylabError
@@ -25,6 +26,7 @@ from raylab.preflight.run import _finish, _on_this_cluster, asked_of, run, uploa
 from raylab.recipes import LABEL
 from raylab.recipes.evaluate import EVALUATE
 from raylab.recipes.train import TRAIN
+from raylab.recipes.tune import parse_sweep
 from raylab.sources import open_source
 from raylab.sources.base import SourceConfig
 from raylab.train.plan import TrainConfig
@@ -71,7 +73,7 @@ def test_a_line_whose_knowledge_base_is_damaged(tmp_path: Path) -> None:
     ],
 )
 def test_a_line_that_the_job_would_refuse(line: list[str], said: str) -> None:
-    done = start("check", *line)
+    done = called("check", *line)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
 
@@ -116,6 +118,23 @@ def test_what_recipes_ask_for() -> None:
     scored = asked_of(replace(EVALUATE["standard"](), model="ViT-B-32", data="x", out="o", workers=3))
     assert scored.cpus > 3 and set(scored.places) == {"--data"} and scored.models["--model"].name == "ViT-B-32"
     assert scored.inputs["--data"].uri == "x"
+
+
+def test_a_sweep_takes_its_knowledge_base_from_the_labels(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "config.json").write_text('{"kb": "s3://b/k"}')
+    flags = [
+        "--source.uri",
+        "s3://b/s",
+        "--labels",
+        f"{tmp_path}/labels",
+        "--out",
+        "s3://b/o",
+        "--data.held-out",
+        "0.1",
+    ]
+    found = asked_of(parse_sweep(["--recipe", "mofi_b16", *flags]))
+    assert found.kb == found.places["--kb"] == "s3://b/k"
 
 
 def train_config(**given: object) -> TrainConfig:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from evaluate.small_sets import COLOURS, png
+from jobs.in_process import called
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,12 +81,16 @@ def test_with_workers_the_scores_are_the_same(alone, folder, tiny_clip, tmp_path
         (["--data", "nowhere", "--model", "m", "--out", "{tmp}", "--no-plots"], "no such file"),
         (["--data", "miniworld://?row=3", "--model", "m", "--out", "{tmp}", "--no-plots"], "Did you mean 'rows'?"),
         (["--out", "x"], "--model is missing"),
-        (["--sute", "oven"], "Did you mean '--suite'?"),
     ],
 )
 def test_a_wrong_line_is_one_message_and_status_2(line, message, tmp_path):
-    done = start(*(word.replace("{tmp}", str(tmp_path)) for word in line))
-    assert done.returncode == 2
+    done = called("evaluate", *(word.replace("{tmp}", str(tmp_path)) for word in line))
+    assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
+
+
+def test_a_wrong_line_ends_the_process_with_status_2():
+    done = start("--sute", "oven")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Did you mean '--suite'?" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout == ""

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jobs.in_process import called
 from train.training_store import Store, make_store
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,6 @@ def test_two_workers_train_and_tell(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--recipe", "mofi_minworld"), "Did you mean 'mofi_miniworld'?"),
         ((*SMALL, "--batch", "15", "--parallel.workers", "2"), "cannot be shared by 2 workers"),
         ((*SMALL, "--parallel.strategy", "dpp"), "Did you mean 'ddp'?"),
         ((*SMALL, "--labels", "/nowhere"), "holds no label store"),
@@ -60,7 +60,13 @@ def test_two_workers_train_and_tell(store: Store, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_named(flags: tuple[str, ...], said: str, store: Store, tmp_path: Path) -> None:
-    done = run(*line(store, tmp_path, *flags))
+    done = called("train", *line(store, tmp_path, *flags)[2:])
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_a_mistake_is_the_processs_status(store: Store, tmp_path: Path) -> None:
+    done = run(*line(store, tmp_path, "--recipe", "mofi_minworld"))
+    assert done.returncode == 2
+    assert "Did you mean 'mofi_miniworld'?" in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jobs.in_process import called
 from train.training_store import Store, make_store
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +33,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(tmp_path_factory.mktemp("tuning"), rows=120, parts=2)
 
 
+def flags_of(store: Store, out: Path) -> list[str]:
+    return ["--labels", store.labels, "--kb", store.kb, "--source", store.source, "--out", str(out)]
+
+
 def run(job: str, store: Store, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    flags = ["--labels", store.labels, "--kb", store.kb, "--source", store.source, "--out", str(out)]
-    line = [sys.executable, f"jobs/{job}.py", *flags, *more]
+    line = [sys.executable, f"jobs/{job}.py", *flags_of(store, out), *more]
     return subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
@@ -71,16 +75,22 @@ def test_the_best_of_a_sweep_trains_as_a_recipe(store: Store, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--recipe", "/nowhere/best.json"), "no recipe there"),
         ((*SMALL, "--sampels", "3"), "There is no flag --sampels. Did you mean '--samples'?"),
         ((*SMALL, "--space.optim.rat", "uniform(0, 1)"), "Did you mean 'optim.rate'?"),
         ((*SMALL, "--search.algorithm", "optna"), "Did you mean 'optuna'?"),
     ],
 )
 def test_mistakes_are_named(store: Store, tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
-    done = run("tune", store, tmp_path / "sweep", *flags)
+    done = called("tune", *flags_of(store, tmp_path / "sweep"), *flags)
     assert done.returncode == 2
     assert done.stderr.startswith("tune: ")
     assert said in done.stderr
-    assert "Traceback" not in done.stderr
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_mistake_is_the_processs_status(store: Store, tmp_path: Path) -> None:
+    done = run("tune", store, tmp_path / "sweep", "--recipe", "/nowhere/best.json")
+    assert done.returncode == 2
+    assert done.stderr.startswith("tune: ")
+    assert "no recipe there" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -15,7 +15,7 @@ from raylab.errors import RaylabError
 from raylab.kb.aliases import ALIAS, PARTIAL, TITLE
 from raylab.kb.build import BuildConfig, build
 from raylab.kb.catalog import Catalog
-from raylab.kb.merge import closure
+from raylab.kb.is_a import ClassGraph, pair_table
 from raylab.kb.owners import prior_weights
 
 
@@ -100,7 +100,47 @@ def test_types_are_closed_over_their_ancestors(tmp_path: Path) -> None:
 
 
 def test_a_circle_of_types_ends() -> None:
-    assert closure(["a", "x"], {"a": ["b"], "b": ["c", "a"], "c": ["a"]}) == {"a": ("b", "c")}
+    pairs = pair_table([("a", "b"), ("b", "c"), ("b", "a"), ("c", "a")])
+    assert ClassGraph(pairs).closure(["a", "x"]) == {"a": ("b", "c")}
+    assert ClassGraph(pair_table([])).closure(["a"]) == {}
+
+
+def test_edges_that_entities_reach_are_kept(tmp_path: Path) -> None:
+    pairs = [("town", "place"), ("place", "thing"), ("place", "place"), ("lake", "water"), ("Q2", "thing"), ("Q9", "x")]
+    rows: list[dict] = [{"id": "Q1", "title": "x", "types": ["town"]}, {"id": "Q2", "title": "y"}]
+    rows += [{"id": "Q3", "types": ["lake"]}]  # no title: not kept, nor what only it reaches
+    found = []
+    for name, some in (("one", pairs), ("other", [*pairs[::-1], pairs[0]])):
+        (tmp_path / name).mkdir()
+        edges = tmp_path / name / "edges.csv"
+        edges.write_text("qid,subclass_of\n" + "".join(f"{a},{b}\n" for a, b in some))
+        found.append(make(tmp_path / name, rows, type_edges=(str(edges),)))
+    kept = [("Q2", "thing"), ("place", "thing"), ("town", "place")]
+    assert [tuple(row.values()) for row in found[0].edges.to_pylist()] == kept
+    assert found[0].info.edges == 3
+    assert found[0].info.files["edges.arrow"] > 0
+    assert found[0].info.edges_fingerprint == found[1].info.edges_fingerprint != ""
+
+
+def test_edges_decide_no_label(tmp_path: Path) -> None:
+    plain = make(tmp_path, ROWS)
+    (tmp_path / "edges.csv").write_text("qid,subclass_of\nQ1,city\n")
+    (tmp_path / "again").mkdir()
+    again = make(tmp_path / "again", ROWS, type_edges=(str(tmp_path / "edges.csv"),))
+    assert again.info.edges == 1
+    assert again.info.fingerprint == plain.info.fingerprint  # label stores of the old one open with the new one
+    assert plain.info.edges == 0
+    assert not (plain.path / "edges.arrow").exists()
+
+
+def test_edges_of_a_dump_are_kept(tmp_path: Path) -> None:
+    claim = {"mainsnak": {"datavalue": {"value": {"id": "Q9"}}}}
+    page = {"sitelinks": {"enwiki": {"title": "Dog"}}}
+    items = [{"id": "Q1", "claims": {"P279": [claim]}} | page, {"id": "Q8", "claims": {"P279": [claim]}}]
+    lines = ",\n".join(json.dumps({"type": "item", "labels": {}} | one) for one in items)
+    (tmp_path / "dump.json").write_text(f"[\n{lines}\n]\n")
+    build(BuildConfig(str(tmp_path / "kb"), dump=(str(tmp_path / "dump.json"),), context=False, workers=1))
+    assert Catalog.open(tmp_path / "kb").edges.to_pylist() == [{"below": "Q1", "above": "Q9"}]
 
 
 def test_pages_of_no_entity_are_dropped(tmp_path: Path) -> None:

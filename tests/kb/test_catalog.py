@@ -81,6 +81,15 @@ def test_a_missing_or_cut_file(copy: Path, name: str) -> None:
         Catalog.open(copy)
 
 
+def test_a_knowledge_base_from_before_there_were_edges(copy: Path) -> None:
+    info = json.loads((copy / "kb.json").read_text())
+    (copy / "kb.json").write_text(json.dumps({k: v for k, v in info.items() if not k.startswith("edges")}))
+    catalog = Catalog.open(copy)
+    assert len(catalog) == 17
+    with pytest.raises(RaylabError, match="keeps no 'subclass of' pairs: build it again with --type-edges"):
+        _ = catalog.edges
+
+
 def test_a_file_of_the_right_size_and_the_wrong_content(copy: Path) -> None:
     size = (copy / "entities.arrow").stat().st_size
     (copy / "entities.arrow").write_bytes(bytes(size))

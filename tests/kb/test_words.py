@@ -180,3 +180,9 @@ def test_the_job_says_how_fast_it_was(kb: str, tmp_path: Path) -> None:
     assert json.loads(done.stdout.splitlines()[-1])["words_a_second"] > 0
     done = subprocess.run(line[:2], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, "--out is missing" in done.stderr) == (2, True)
+
+
+def test_a_line_with_too_many_numbers_is_named(tmp_path: Path) -> None:
+    (tmp_path / "glove.txt").write_text("hello 1 2\nworld 1 2 3\n")
+    with pytest.raises(RaylabError, match=r"line 2 holds 3 numbers, the first word 2"):
+        build_words(WordsConfig(given=str(tmp_path / "glove.txt"), out=str(tmp_path / "out")))

@@ -39,10 +39,21 @@ def kb(tmp_path_factory) -> str:
     return str(folder)
 
 
+def config_of(kb: str, out: Path) -> ToyConfig:
+    source = SourceConfig(uri=f"miniworld://?rows={ROWS}&seed=3", chunk_rows=200)
+    return ToyConfig(source=source, kb=kb, out=str(out), pools=POOLS, store=StoreConfig(1, 5))
+
+
 @pytest.fixture
 def config(kb, tmp_path) -> ToyConfig:
-    source = SourceConfig(uri=f"miniworld://?rows={ROWS}&seed=3", chunk_rows=200)
-    return ToyConfig(source=source, kb=kb, out=str(tmp_path / "run"), pools=POOLS, store=StoreConfig(1, 5))
+    return config_of(kb, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def healthy(kb, tmp_path_factory) -> tuple[ToyConfig, dict]:
+    """A run to its end, which tests read and do not change, and its summary."""
+    made = config_of(kb, tmp_path_factory.mktemp("healthy") / "run")
+    return made, run(made)
 
 
 def verdicts(out: str) -> dict[str, str]:
@@ -54,8 +65,8 @@ def verdicts(out: str) -> dict[str, str]:
     return found
 
 
-def test_every_row_ends_labelled_or_with_a_reason_and_counts_close(config):
-    summary = run(config)
+def test_every_row_ends_labelled_or_with_a_reason_and_counts_close(healthy):
+    config, summary = healthy
     assert summary["rows_in"] == ROWS == summary["labelled"] + summary["rejected"] + summary["failed"]
     found = Counter(verdicts(config.out).values())
     assert found["low_score"] == summary["reasons"]["low_score"] > 0
@@ -110,32 +121,28 @@ def test_another_config_is_refused_and_another_pool_is_not(config):
     run(dataclasses.replace(config, pools=Pools()))
 
 
-def test_rare_entities_are_cut_in_the_second_pass(config):
-    counts = run(config)["entities"]["top"]
+def test_rare_entities_are_cut_in_the_second_pass(healthy, config):
+    whole, counts = healthy[0], healthy[1]["entities"]["top"]
     least = counts[-1][2] + 1
-    other = dataclasses.replace(config, out=config.out + "-cut", store=StoreConfig(1, least))
+    other = dataclasses.replace(config, store=StoreConfig(1, least))
     summary = run(other)
     rare = {name for name, _, images in counts if images < least}
     assert rare
     assert summary["entities"]["cut"] == len(rare)
     assert summary["reasons"]["rare_entity"] == sum(images for name, _, images in counts if name in rare)
     cut = {row_id for row_id, what in verdicts(other.out).items() if what == "rare_entity"}
-    assert cut == {row_id for row_id, what in verdicts(config.out).items() if what in rare}
+    assert cut == {row_id for row_id, what in verdicts(whole.out).items() if what in rare}
 
 
-def test_a_row_that_raises_is_the_only_one_lost(config):
-    healthy = run(config)
-    broken = dataclasses.replace(config, out=config.out + "-broken", judge=Judge(poison="000000077"))
-    summary = run(broken)
-    assert (summary["failed"], summary["labelled"]) == (1, healthy["labelled"] - 1)
+def test_a_row_that_raises_is_the_only_one_lost(healthy, config):
+    summary = run(dataclasses.replace(config, judge=Judge(poison="000000077")))
+    assert (summary["failed"], summary["labelled"]) == (1, healthy[1]["labelled"] - 1)
 
 
-def test_a_row_that_kills_its_worker_is_the_only_one_lost(config):
-    healthy = run(config)
-    deadly = dataclasses.replace(config, out=config.out + "-deadly", judge=Judge(poison="000000077", how="die"))
-    summary = run(deadly)
-    assert (summary["failed"], summary["labelled"]) == (1, healthy["labelled"] - 1)
-    assert Counter(verdicts(deadly.out).values())["worker_crash"] == 1
+def test_a_row_that_kills_its_worker_is_the_only_one_lost(healthy, config):
+    summary = run(dataclasses.replace(config, judge=Judge(poison="000000077", how="die")))
+    assert (summary["failed"], summary["labelled"]) == (1, healthy[1]["labelled"] - 1)
+    assert Counter(verdicts(config.out).values())["worker_crash"] == 1
 
 
 def test_a_step_that_cannot_be_built_is_one_clear_error(config):

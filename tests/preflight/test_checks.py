@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from sources.source_files import jpeg, pair_members, write_tar
 
 from raylab.errors import RaylabError
@@ -23,10 +24,12 @@ from raylab.preflight.checks import CHECKS
 from raylab.preflight.cluster import Cpus, Token, Upload, WandB
 from raylab.preflight.data import Inputs, KnowledgeBase, LocalPaths, SourceReads, Storage
 from raylab.preflight.hosts import CACHE, SPILL, Accelerators, Clock, Disk, SharedMemory, Versions
-from raylab.preflight.models import Models
+from raylab.preflight.models import Models, _said
 from raylab.preflight.table import report, table
+from raylab.recipes.devise import devise_miniworld, devise_random_miniworld
 from raylab.recipes.label import MINIWORLD_SPACY
 from raylab.recipes.train import git_large, mae_b16, mug_b16
+from raylab.recipes.transfer import finetune_miniworld
 from raylab.schema import LABEL
 from raylab.sources.base import SourceConfig
 from raylab.storage import Folder
@@ -355,7 +358,10 @@ def test_an_annotator_behind_an_address(server: tuple[str, dict[str, int]]) -> N
 def test_models_by_folder_and_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert model(str(tmp_path), "clip")[0] is Level.OK
-    assert model(str(tmp_path / "nowhere"), "clip") == (Level.FAIL, f"--m nowhere: {tmp_path}/nowhere: no such folder")
+    assert model(str(tmp_path / "nowhere"), "clip") == (
+        Level.FAIL,
+        f"--m nowhere: {tmp_path}/nowhere: no such file or folder",
+    )
     assert "python -m spacy download en_core_web_xl" in model("en_core_web_xl", "spacy")[1]
     assert "HF_HUB_OFFLINE forbids" in model("nobody/nothing", "engine")[1]
 
@@ -424,3 +430,31 @@ def test_a_checkpoint_to_start_from_brings_encoder_and_tokenizer():
 def test_a_run_that_writes_no_captions_wants_no_tokenizer():
     assert set(of_train(mug_b16(), 1).models) == {"--task.tokenizer"}
     assert of_train(mae_b16(), 1).models == {}
+
+
+def test_what_an_encoder_begins_with_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    config = finetune_miniworld()
+
+    def told(weights):
+        task = replace(config.task, encoder=replace(config.task.encoder, weights=weights))
+        asked = of_train(replace(config, task=task), 1)
+        [text] = [_said(flag, model) for flag, model in asked.models.items()]
+        return *text, asked.places.get("--task.encoder.weights")
+
+    (tmp_path / "mae.pth").write_bytes(b"weights")
+    level, _, place = told(str(tmp_path / "mae.pth"))
+    assert (level, place) == (Level.OK, str(tmp_path / "mae.pth"))
+    for missing in (str(tmp_path / "no-run"), "runs/of/nobody"):
+        level, text, _ = told(missing)
+        assert level is Level.FAIL and "no such file or folder" in text
+    level, text, place = told("facebook/vit-mae-nowhere")
+    assert level is Level.FAIL and "HF_HUB_OFFLINE" in text and place is None
+
+
+def test_word_vectors_are_looked_for(tmp_path):
+    config = devise_miniworld()
+    asked = of_train(replace(config, task=replace(config.task, words=str(tmp_path))), 1)
+    with pytest.raises(RaylabError, match=r"--task.words: .* holds no word vectors"):
+        Inputs().look(Task(replace(asked, inputs={"--task.words": asked.inputs["--task.words"]}), "probe", "driver"))
+    assert "--task.words" not in of_train(devise_random_miniworld(), 1).inputs

@@ -71,9 +71,8 @@ def looped(learner: Matrix, on_save: Callable[[int], None], points: dict[int, Cu
         seed=0,
         on_point=keep,
         on_save=on_save,
-        evaluate_every=100,
         evaluate=dict,
-        **settings,
+        **{"evaluate_every": 100} | settings,
     )
 
 
@@ -101,6 +100,22 @@ def test_the_time_of_a_save_is_not_the_steps(monkeypatch: pytest.MonkeyPatch) ->
 
     points: dict[int, Curve] = {}
     looped(Matrix(), save, points, log_every=1).run(rows())
+    assert [point["step_s"] for point in points.values()] == [0.0] * 8
+
+
+def test_the_time_of_a_look_is_told_and_is_not_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(loops.time, "perf_counter", lambda: now[0])
+
+    def look() -> Curve:
+        now[0] += 30
+        return {"held_out/loss": 1.0}
+
+    points: dict[int, Curve] = {}
+    loop = looped(Matrix(), lambda step: None, points, log_every=1, evaluate_every=4)
+    loop.evaluate = look
+    loop.run(rows())
+    assert {step: point["evaluate_s"] for step, point in points.items() if "evaluate_s" in point} == {4: 30.0, 8: 30.0}
     assert [point["step_s"] for point in points.values()] == [0.0] * 8
 
 

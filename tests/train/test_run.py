@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ray import cloudpickle
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from train.runs import prepared, small, train
 from train.training_store import Store
@@ -137,6 +139,18 @@ def test_what_workers_died_of_is_told(config: TrainConfig) -> None:
     assert "It says: TimeoutError: no room" in trainer._why(
         ControllerError(TimeoutError("no room")), config, Folder(config.out)
     )
+
+
+def test_workers_that_a_hosts_memory_monitor_killed_lacked_memory(config: TrainConfig) -> None:
+    killed = WorkerHealthCheckFailedError("A worker health check failed.", failure=OutOfMemoryError("running low"))
+    failure = WorkerGroupError("all of it", {0: RuntimeError("Connection closed by peer"), 1: killed})
+    assert trainer.lacked_memory(failure)
+    said = trainer._why(failure, config, Folder(config.out))
+    assert said.startswith("Out of memory, the host's, with")
+    assert "in 1 passes: raise --parallel.accumulate" in said and "begun again 3 times" in said
+    lost = WorkerHealthCheckFailedError("A worker health check failed.", failure=ActorDiedError())
+    assert not trainer.lacked_memory(WorkerGroupError("all of it", {0: lost}))
+    assert not trainer.lacked_memory(ControllerError(TimeoutError("no room")))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from raylab.train.loop import Curve, Loop
 from raylab.train.plan import CheckpointConfig
 from raylab.train.worker import build
 
-TIMING = ("step_s", "memory_gb")
+TIMING = ("step_s", "evaluate_s", "memory_gb")
 
 
 class Killed(Exception):

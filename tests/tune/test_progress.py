@@ -20,6 +20,7 @@ from raylab.tune.finish import finish, is_whole, write_interim
 from raylab.tune.plan import ScheduleConfig, Sweep, SweepConfig
 from raylab.tune.progress import Interim, Progress
 from raylab.tune.results import FIRST, note, read_trials
+from raylab.tune.run import Told
 from raylab.tune.tracked import track
 
 TOP1 = "held_out/text_top1"
@@ -86,6 +87,37 @@ def test_lines_tell_how_many_are_at_their_end_and_the_best_of_those_that_finishe
     assert second == f"2 of 4 trials at their end (1 finished, 1 stopped); best so far {TOP1} 0.25, trial 00000"
     assert third == f"3 of 4 trials at their end (2 finished, 1 stopped); best so far {TOP1} 0.5, trial 00002"
     assert json.loads((tmp_path / "trials/00001/end.json").read_text()) == {"status": "stopped"}
+
+
+def test_a_trial_that_the_hosts_memory_monitor_killed_too_often_failed_and_one_that_died_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = Progress(sweep(tmp_path, samples=2), Folder(str(tmp_path)), lambda: None)
+    for name in ("00000", "00001"):
+        note(Folder(f"{tmp_path}/trials/{name}"), {"optim.rate": 2e-3})
+    error = "Failure # 1 (now)\n1 worker(s) were killed due to the node running low on memory.\n"
+    Told(told).on_trial_error(1, [], Died("00000", error + "Failure # 2 (now)\nThe actor died.\n"))
+    Told(told).on_trial_error(1, [], Died("00001", "Failure # 1 (now)\nThe actor died.\n" + error))
+    told.close()
+    plain, lacked = read_trials(Folder(str(tmp_path)))
+    assert plain.status == "unfinished"
+    assert "trial 00000 died: 2 (now) The actor died." in caplog.text
+    assert lacked.status == "failed"
+    assert lacked.error.startswith("Out of memory, the host's")
+
+
+class Died(str):
+    """A trial as Ray Tune has it in the end: its name, and the texts of what its process died of."""
+
+    def __new__(cls, name: str, error: str) -> Died:
+        made = super().__new__(cls, name)
+        made.error = error
+        return made
+
+    error: str
+
+    def get_error(self) -> RuntimeError:
+        return RuntimeError(self.error)
 
 
 def test_interim_reports_are_written_aside_and_not_one_after_the_other() -> None:

@@ -1,4 +1,4 @@
-"""Masked pictures, views of pictures and transfer: the CPU trainer's losses, and nothing compiled once all was done."""
+"""Masked pictures, views, transfer, DeViSE: the CPU trainer's losses, and nothing compiled once all was done."""
 
 from __future__ import annotations
 
@@ -43,3 +43,13 @@ def config_of(recipe: str, store: Store, out: Path) -> TrainConfig:
 def test_a_mesh_of_four(recipe: str, store: Store, tmp_path: Path) -> None:
     run = prepared(config_of(recipe, store, tmp_path / "run"))
     check(on_xla(run), cpu_points(run))
+
+
+@pytest.mark.timeout(600)
+def test_both_stages_of_devise(store: Store, tmp_path: Path) -> None:
+    """The second one begins with what the first one saved on XLA."""
+    first = prepared(config_of("devise_miniworld", store, tmp_path / "first"))
+    check(on_xla(first), cpu_points(first))
+    second = config_of("devise_tuned_miniworld", store, tmp_path / "second")
+    second_run = prepared(replace(second, init=first.config.out))
+    check(on_xla(second_run), cpu_points(second_run))

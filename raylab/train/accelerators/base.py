@@ -25,6 +25,7 @@ class Accelerator(Protocol):
         devices: the rows of a pass are shared among so many in this process.
         writes: whether this process has a part in writing a checkpoint.
         describes: whether the first worker can look at rows that the others do not look at.
+        static: whether a batch of another shape costs the time to compile a program for it.
     """
 
     name: str
@@ -42,6 +43,11 @@ class Accelerator(Protocol):
 
     @property
     def describes(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def static(self) -> bool:
         """See above."""
         ...
 

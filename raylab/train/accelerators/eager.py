@@ -25,6 +25,7 @@ class EagerAccelerator:
     devices = 1
     writes = True
     describes = True
+    static = False
 
     @property
     def rank(self) -> int:

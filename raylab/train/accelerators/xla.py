@@ -30,6 +30,7 @@ from torch_xla.distributed import spmd
 from torch_xla.utils.checkpoint import checkpoint
 
 from raylab.errors import RaylabError
+from raylab.train.accelerators import separable
 from raylab.train.accelerators.cpu import resident_bytes
 from raylab.train.order import generator
 
@@ -54,6 +55,7 @@ class XlaAccelerator:
     """
 
     name = "xla"
+    static = True
 
     def __init__(self, cache: str = "") -> None:
         # Else 0 and 1 are written into programs: a factor that becomes 1 (Adam's, after 1,800 steps) makes another
@@ -64,6 +66,7 @@ class XlaAccelerator:
             runtime.use_spmd()
         if backends.get_mat_mul_precision() == "default":
             backends.set_mat_mul_precision("high")  # of float32, on TPUs: three passes of bfloat16
+        separable.register()
         self.device = torch_xla.device()
         self.devices = runtime.addressable_runtime_device_count()
         self.rank, self.world = runtime.process_index(), runtime.process_count()
