@@ -185,15 +185,19 @@ def _why(failure: TrainingFailedError, config: TrainConfig, out: Folder) -> str:
         begun = f"{_of_memory(config)}, {again}" if lacked_memory(failure) else f"Workers died, {again}"
         said = {f"Worker {rank}": error for rank, error in failure.worker_failures.items()}
     else:
-        begun, said = "Ray Train gave up.", {"It": getattr(failure, "controller_failure", failure)}
+        begun = f"{_of_memory(config)} while they began." if lacked_memory(failure) else "Ray Train gave up."
+        said = {"It": getattr(failure, "controller_failure", failure)}
     words = [f"{who} says: {_one_line(error)}" for who, error in list(said.items())[:MOST_WORDS]]
     rest = f"All that was said lies in {out.uri}/{ERROR}. The same line goes on from the last checkpoint."
     return "\n  ".join([begun, *words, rest])
 
 
 def lacked_memory(failure: TrainingFailedError) -> bool:
-    """Tell whether the memory monitor of a host killed a worker; what others died of follows from that."""
-    died = getattr(failure, "worker_failures", {}).values()
+    """Tell whether the memory monitor of a host killed a worker; what others died of follows from that.
+
+    Workers that it kills while they begin are the controller's failure.
+    """
+    died = [*getattr(failure, "worker_failures", {}).values(), getattr(failure, "controller_failure", None)]
     return any(isinstance(getattr(error, "health_check_failure", error), OutOfMemoryError) for error in died)
 
 

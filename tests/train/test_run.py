@@ -151,6 +151,10 @@ def test_workers_that_a_hosts_memory_monitor_killed_lacked_memory(config: TrainC
     lost = WorkerHealthCheckFailedError("A worker health check failed.", failure=ActorDiedError())
     assert not trainer.lacked_memory(WorkerGroupError("all of it", {0: lost}))
     assert not trainer.lacked_memory(ControllerError(TimeoutError("no room")))
+    early = ControllerError(OutOfMemoryError("running low"))
+    assert trainer.lacked_memory(early) and "killed workers while they began." in trainer._why(
+        early, config, Folder(config.out)
+    )
 
 
 @dataclass(frozen=True)
