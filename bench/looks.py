@@ -19,7 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-RECIPES = ("clip", "mofi", "git")
+RECIPES: dict[str, tuple[object, ...]] = {
+    "clip": (),
+    "mofi": (),
+    "git": ("--task.targets.rationale", 0, "--task.targets.questions", 0),
+}
+"""Recipe -> its flags: labels that no annotator saw have names alone."""
 LOOKED_AT = 128
 ROOT = Path(__file__).parents[1]
 
@@ -39,6 +44,7 @@ def looks(folder: Path, recipe: str, number: int, steps: int) -> list[dict[str, 
         *("train", "--recipe", f"{recipe}_miniworld", "--labels", folder / "labels", "--out", out),
         *("--steps", 2 * steps, "--track.evaluate-every", steps, "--track.every", steps, "--checkpoint.every", steps),
         *("--batch", 64, "--data.held-out", 0.15, "--data.held-out-rows", LOOKED_AT, "--track.project", ""),
+        *RECIPES[recipe],
     )
     points = map(json.loads, (out / "curves.jsonl").read_text().splitlines())
     return [{"look_s": one["evaluate_s"], "steps_s": steps * one["step_s"]} for one in points if "evaluate_s" in one]
