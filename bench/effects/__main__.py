@@ -25,7 +25,7 @@ from typing import Any
 
 from arms import ARMS
 from tables import Scores, summary, table
-from worlds import World, make
+from worlds import World, build_kb, make
 
 FIRST_SEED = 311
 """Seed 301 served to choose steps and rates."""
@@ -90,8 +90,7 @@ def main(seeds: int = 3, rows: int = 3_000, steps: int = 1_000) -> None:
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
         kb = Path(folder) / "kb"
-        build = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", str(kb)]
-        subprocess.run(build, check=True, capture_output=True)
+        build_kb(kb)
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             world = make(Path(folder) / str(seed), kb, seed, rows, TEST_ROWS)
             print(f"seed {seed}: data after {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)

@@ -43,8 +43,7 @@ def main(seeds: int = 6, rows: int = 3_000, steps: int = 1_000) -> None:
     found: dict[str, list[float]] = {arm: [] for arm in ARMS}
     with tempfile.TemporaryDirectory() as folder:
         kb = Path(folder) / "kb"
-        build = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", str(kb)]
-        subprocess.run(build, check=True, capture_output=True)
+        worlds.build_kb(kb)
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             world = worlds.select(Path(folder) / str(seed), kb, seed, rows, TEST_ROWS)
             with ThreadPoolExecutor(2) as pool:

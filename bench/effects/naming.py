@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 import warnings
@@ -159,8 +158,7 @@ def of_seed(folder: Path, kb: Path, words: Path, *, seed: int, rows: int, steps:
 
 def texts(folder: Path) -> dict[str, Any]:
     """Build the mini-world's knowledge base and the vectors of its words."""
-    build = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", str(folder / "kb")]
-    subprocess.run(build, check=True, capture_output=True)
+    worlds.build_kb(folder / "kb")
     return build_words(replace(WORDS, kb=str(folder / "kb"), out=str(folder / "words")))
 
 

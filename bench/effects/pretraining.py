@@ -39,13 +39,6 @@ METRICS = {"fine-tuned top-1": 0.5, "mIoU": 2.0, "linear top-1": None}
 RIVALS = ("mae", *DISCRIMINATIVE)
 
 
-def build_kb(out: Path) -> str:
-    """Build the mini-world's knowledge base."""
-    build = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", str(out)]
-    subprocess.run(build, check=True, capture_output=True)
-    return str(out)
-
-
 def run_arm(name: str, folder: Path, kb: Path, steps: int, seed: int) -> dict[str, Any]:
     """Run an arm in a process of its own."""
     line = [sys.executable, str(HERE / "encoders.py"), name, str(folder / "data/world")]
@@ -113,7 +106,7 @@ def main(numbers: list[int], out: Path | None) -> None:
     started, rounds = time.perf_counter(), []
     with study(out) as folder:
         kb = folder / "kb"
-        kept(kb, lambda: build_kb(kb))
+        kept(kb, lambda: worlds.build_kb(kb))
         for seed in range(first_seed, first_seed + seeds):
             rounds.append(of_seed(folder / str(seed), kb, seed, rows, steps))
     found = [{one["arm"]: one["scores"] for one in arms} for arms in rounds]

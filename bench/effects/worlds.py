@@ -54,6 +54,12 @@ class World:
         return self.folder / "test.npz"
 
 
+def build_kb(out: Path) -> None:
+    """Build the mini-world's knowledge base."""
+    line = [sys.executable, "jobs/build_kb.py", "--catalogues", "miniworld://", "--out", str(out)]
+    subprocess.run(line, check=True, capture_output=True)
+
+
 def make(folder: Path, kb: Path, seed: int, rows: int, test_rows: int) -> World:
     """Make a seed's data; what is there already stays."""
     world = select(folder, kb, seed, rows, test_rows)
