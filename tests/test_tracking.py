@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -55,6 +56,19 @@ def test_all_that_is_told_is_read_back(tmp_path: Path) -> None:
     assert {"config.json", "curves.jsonl"} <= set(run.files)
     assert json.loads((folder / "files" / "config.json").read_text()) == {"steps": 4}
     assert run.exit_code == 0
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_machine_is_watched_beside_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
+    tracker = Tracker(Folder(str(tmp_path)), "flags", {})
+    time.sleep(2)  # it samples by itself, every quarter of a minute in a real run
+    tracker.add(1, {"loss": 2.0})
+    tracker.close()
+    told = read_wandb(*wandb_folders(tmp_path))
+    assert len(told.system) > 1
+    assert {"memory_percent", "proc.memory.rssMB"} <= set().union(*told.system)
+    assert any(name.startswith("cpu") for sample in told.system for name in sample)
 
 
 @pytest.mark.usefixtures("offline")
