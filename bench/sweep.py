@@ -19,13 +19,14 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
+
+from effects.kept import arguments, study
 
 from raylab.storage import Folder
 from raylab.tune.fidelity import between
@@ -161,14 +162,12 @@ def timed(job: str, base: Flags, out: Path, steps: int) -> float:
 
 def main(claim: str, *words: str) -> None:
     """Print the result, JSON last."""
-    numbers, _, kept = " ".join(words).partition("--out")
-    usual = {"early": (24, 200), "overhead": (3, 600)}[claim]
-    given = [int(word) for word in numbers.split()]
-    chosen = given + list(usual[len(given) :])
-    with tempfile.TemporaryDirectory() as name:
-        found = (early if claim == "early" else overhead)(Path(kept.strip() or name), *chosen)
+    compared, usual = {"early": (early, (24, 200)), "overhead": (overhead, (3, 600))}[claim]
+    numbers, out = arguments(list(words), *usual)
+    with study(out) as folder:
+        found = compared(folder, *numbers)
     versions = {name: version(name) for name in ("ray", "torch", "optuna", "wandb")}
-    about = {"numbers": chosen, "cpus": os.cpu_count(), "machine": platform.machine(), "versions": versions}
+    about = {"numbers": numbers, "cpus": os.cpu_count(), "machine": platform.machine(), "versions": versions}
     print(json.dumps({"claim": claim, **found, **about}))
 
 
