@@ -30,12 +30,13 @@ from effects.kept import arguments, study
 
 from raylab.storage import Folder
 from raylab.tune.fidelity import between
+from raylab.tune.plan import ScheduleConfig
 from raylab.tune.results import Objective, read_trials
 
 Flags = dict[str, Any]
 HM = Objective("validation/oven/every-question/final/HM")
-LOOKS = 10
-"""As jobs/tune.py does. With six, ASHA took half of all steps: it lets a look's first trials go on, since they are the
+LOOKS = ScheduleConfig().looks
+"""With six, ASHA took half of all steps: it lets a look's first trials go on, since they are the
 best so far, and of few trials that is many."""
 SEEDS = (101, 102, 103)
 SHAPES = {"model": (96, 2, 3), "small": (64, 2, 2)}
