@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import wandb
 from wandb_files import read_wandb, wandb_folders
 from wandb_server import served
 
@@ -61,10 +62,12 @@ def test_all_that_is_told_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("offline")
 def test_the_machine_is_watched_beside_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
+    wandb.teardown()  # it reads its variables once a process
     tracker = Tracker(Folder(str(tmp_path)), "flags", {})
     time.sleep(2)  # it samples by itself, every quarter of a minute in a real run
     tracker.add(1, {"loss": 2.0})
     tracker.close()
+    wandb.teardown()
     told = read_wandb(*wandb_folders(tmp_path))
     assert len(told.system) > 1
     assert {"memory_percent", "proc.memory.rssMB"} <= set().union(*told.system)
