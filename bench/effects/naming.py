@@ -5,8 +5,8 @@
 Cut off, the same line with --out goes on with the seeds that are not done (seconds are the last part's).
 
 For each seed a world is painted and labelled by CLIP's selection. A softmax makes the encoder; it then learns on, or is
-mapped among word vectors (of the knowledge base's texts) or random ones, in DeViSE's two stages: half as many pictures
-again each.
+mapped among word vectors (of the knowledge base's texts) or random ones, in DeViSE's two stages: each as long as the
+encoder's training, since the rank loss learns from one false name a picture at a time.
 The entities that the mini-world sets apart are left out of training. Pictures of another world are ranked.
 """
 
@@ -91,12 +91,11 @@ def arms(world: worlds.World, kb: Path, words: Path, steps: int) -> dict[str, Pa
     """Train all arms of a seed; return their runs' folders."""
     first = run("devise_softmax", world, kb, "encoder", steps)
     encoder = replace(TRAIN["devise_miniworld"]().task.encoder, weights=str(first))  # type: ignore[attr-defined]
-    half = steps // 4
-    found = {"softmax": run("devise_softmax", world, kb, "softmax", 2 * half, init=first)}
+    found = {"softmax": run("devise_softmax", world, kb, "softmax", 2 * steps, init=first)}
     for name, address in (("devise", str(words)), ("random", RANDOM_64)):
-        mapped = run("devise", world, kb, f"{name}_mapped", half, encoder=encoder, words=address)
+        mapped = run("devise", world, kb, f"{name}_mapped", steps, encoder=encoder, words=address)
         found[f"{name}, map alone"] = mapped
-        found[name] = run("devise_tuned", world, kb, name, half, words=address, init=mapped)
+        found[name] = run("devise_tuned", world, kb, name, steps, words=address, init=mapped)
     return found
 
 
