@@ -22,7 +22,7 @@ from raylab.dense.finish import Full, finish, of_summary, write_cells
 from raylab.dense.plan import CellRun, absolute
 from raylab.dense.proxy import OBJECTIVE, SETS, Proxy, feature_plans
 from raylab.dense.sampler import Sampler, goes_on
-from raylab.dense.search_plan import SearchConfig, check, with_cell
+from raylab.dense.search_plan import SearchConfig, check, placed, with_cell
 from raylab.dense.trials import (
     Tried,
     begin,
@@ -58,6 +58,7 @@ def run(config: SearchConfig) -> dict[str, Any]:
     config = replace(config, out=absolute_path(config.out), full=absolute(config.full))
     out = Folder(config.out)
     begin(config, out)
+    config = placed(config)
     started = time.perf_counter()
     places = {"--out": config.out, "--full.train": config.full.train, "--full.val": config.full.val}
     places = {flag: place.partition("#")[0] for flag, place in places.items()}

@@ -112,6 +112,13 @@ def check(config: SearchConfig) -> None:
     check_training(replace(config.full, out=config.out))
 
 
+def placed(config: SearchConfig) -> SearchConfig:
+    """Return the search with ``auto`` settled by what its workers ask for: a host's TPU is never taken, see `check`."""
+    if config.full.accelerator != "auto":
+        return config
+    return replace(config, full=replace(config.full, accelerator="cuda" if config.gpus else "cpu"))
+
+
 def _check_numbers(config: SearchConfig) -> None:
     proxy = config.proxy
     check_least(

@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from raylab.dense.proxy import OBJECTIVE
 from raylab.dense.run import CellSearcher, Halving, run
-from raylab.dense.search_plan import SamplerConfig, check
+from raylab.dense.search_plan import SamplerConfig, check, placed
 from raylab.dense.trials import folder_of, ranked, read_tried, write_drawn, write_end, write_look
 from raylab.errors import RaylabError
 from raylab.models.cell_space import cell_at, read_cell
@@ -136,6 +136,13 @@ def test_early_stopping_begins_with_what_was_seen_before(tmp_path: Path) -> None
 def test_what_cannot_run_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(RaylabError, match=said):
         check(replace(small_search(tmp_path), **changes))
+
+
+@pytest.mark.parametrize(("given", "gpus", "taken"), [("auto", 0.0, "cpu"), ("auto", 0.5, "cuda"), ("cpu", 1.0, "cpu")])
+def test_a_hosts_tpu_is_never_taken(tmp_path: Path, given: str, gpus: float, taken: str) -> None:
+    config = small_search(tmp_path)
+    made = placed(replace(config, gpus=gpus, full=replace(config.full, accelerator=given)))
+    assert made.full.accelerator == taken
 
 
 def test_a_folder_of_another_kind_of_sweep_is_refused(tmp_path: Path) -> None:
