@@ -1,12 +1,12 @@
 """DeViSE's claims in miniature: names that mean something against a softmax and against names that mean nothing.
 
-    .venv/bin/python bench/effects/naming.py [seeds] [rows] [steps] [--out DIR]     # 3, 2,000 pairs, 300 steps of 64
+    .venv/bin/python bench/effects/naming.py [seeds] [rows] [steps] [--out DIR]     # 3, 2,000 pairs, 900 steps of 64
 
 Cut off, the same line with --out goes on with the seeds that are not done (seconds are the last part's).
 
 For each seed a world is painted and labelled by CLIP's selection. A softmax makes the encoder; it then learns on, or is
-mapped among word vectors (of the knowledge base's texts) or random ones, in DeViSE's two stages: each as long as the
-encoder's training, since the rank loss learns from one false name a picture at a time.
+mapped among word vectors (of the knowledge base's texts) or random ones: the map alone for a third as many steps, then
+both for as many again, since the rank loss learns from one false name a picture at a time. All see as many pictures.
 The entities that the mini-world sets apart are left out of training. Pictures of another world are ranked.
 """
 
@@ -91,9 +91,10 @@ def arms(world: worlds.World, kb: Path, words: Path, steps: int) -> dict[str, Pa
     """Train all arms of a seed; return their runs' folders."""
     first = run("devise_softmax", world, kb, "encoder", steps)
     encoder = replace(TRAIN["devise_miniworld"]().task.encoder, weights=str(first))  # type: ignore[attr-defined]
-    found = {"softmax": run("devise_softmax", world, kb, "softmax", 2 * steps, init=first)}
+    alone = steps // 3
+    found = {"softmax": run("devise_softmax", world, kb, "softmax", alone + steps, init=first)}
     for name, address in (("devise", str(words)), ("random", RANDOM_64)):
-        mapped = run("devise", world, kb, f"{name}_mapped", steps, encoder=encoder, words=address)
+        mapped = run("devise", world, kb, f"{name}_mapped", alone, encoder=encoder, words=address)
         found[f"{name}, map alone"] = mapped
         found[name] = run("devise_tuned", world, kb, name, steps, words=address, init=mapped)
     return found
@@ -190,4 +191,4 @@ def main(numbers: list[int], out: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main(*arguments(sys.argv[1:], 3, 2_000, 300, FIRST_SEED))
+    main(*arguments(sys.argv[1:], 3, 2_000, 900, FIRST_SEED))
