@@ -8,7 +8,9 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from raylab.kb.catalog import Catalog
 from raylab.schema import LABEL, REJECT, set_column
 from raylab.sources.miniworld.make_clip import shrink
 from raylab.sources.miniworld.questions import Question, questions
-from raylab.sources.miniworld.samples import picture, sample
+from raylab.sources.miniworld.samples import Sample, picture, sample
 
 TEST_SEEDS = 1_000_000
 """Test pictures of seed s come from world s + this."""
@@ -91,10 +93,11 @@ def label(arguments: list[object]) -> None:
         raise SystemExit(done.stderr[-3000:])
 
 
-def paint_pairs(world: World, rows: int) -> None:
-    """Paint a world's pairs, of the size that small networks take."""
+def paint_pairs(world: World, rows: int, keep: Callable[[Sample], bool] = lambda row: True) -> None:
+    """Paint the first of a world's pairs that are kept, of the size that small networks take."""
+    kept = islice((i for i in count() if keep(sample(world.seed, i))), rows)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        pairs = pool.starmap(_pair, ((world.seed, i) for i in range(rows)), chunksize=64)
+        pairs = pool.starmap(_pair, ((world.seed, i) for i in kept), chunksize=64)
     pq.write_table(pa.Table.from_pylist(pairs), world.pairs, row_group_size=500)
 
 

@@ -215,7 +215,10 @@ class RunState:
         return f"begins with the weights of {checkpoints.out.uri}, step {step}" + _of_table(table, takes)
 
     def _state(self) -> dict[str, Any]:
-        model, optimizer = get_state_dict(self.module, self.optimizers[0])
+        found: tuple[dict[str, Any], dict[str, Any]] = get_state_dict(self.module, self.optimizers[0])
+        model, optimizer = found
+        for group in optimizer["param_groups"]:
+            group["lr"] = float(group["lr"])  # whatever accelerator goes on from it
         state: dict[str, Any] = {"model": model, "optimizer": optimizer}
         if self.learner.table is not None:
             state["table"] = _table_state(self.learner.table, self.optimizers[1])

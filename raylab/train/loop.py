@@ -147,10 +147,8 @@ class Loop:
                     f"The {said} is {found[name]} after step {step}. The last checkpoint is from before: begin with "
                     "its weights (--init) in another --out, with a lower --optim.rate or more --optim.warmup-steps."
                 )
-        rates = {
-            f"rate/{group.get('name', 'table')}": group["lr"] for one in self.optimizers for group in one.param_groups
-        }
-        return found | rates
+        groups = [group for one in self.optimizers for group in one.param_groups]
+        return found | {f"rate/{group.get('name', 'table')}": float(group["lr"]) for group in groups}
 
 
 class Meter:

@@ -133,10 +133,15 @@ def share_of_rate(step: int, steps: int, warmup: int) -> float:
 
 
 def set_rates(optimizers: Sequence[torch.optim.Optimizer], share: float) -> None:
-    """Set each group's rate to a share of its highest."""
+    """Set each group's rate to a share of its highest, on the device if the accelerator wants rates there."""
     for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["highest"] * share
+        groups = optimizer.param_groups
+        rates: Sequence[float | Tensor] = [group["highest"] * share for group in groups]
+        before = groups[0]["lr"]
+        if isinstance(before, Tensor):
+            rates = torch.tensor(rates).to(before.device).unbind()
+        for group, rate in zip(groups, rates):
+            group["lr"] = rate
 
 
 def clip(module: nn.Module, most: float) -> torch.Tensor:

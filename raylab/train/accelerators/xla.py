@@ -99,7 +99,10 @@ class XlaAccelerator:
         return learner.module
 
     def settle(self, learner: Learner, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Mark how parameters and their moments lie."""
+        """Bring the optimiser's numbers to the device; mark how parameters and their moments lie."""
+        for optimizer in optimizers:
+            if isinstance(optimizer, torch.optim.AdamW):
+                numbers_to(self.device, optimizer)
         moments = {key: state for one in optimizers for key, state in one.state.items()}
         parts = self._mesh.shape()[DEVICE]
         for tensor in learner.module.buffers():
@@ -191,6 +194,18 @@ def compiled() -> int:
     """Return how many programs this process has compiled."""
     found = metrics.metric_data("CompileTime")
     return found[0] if found else 0
+
+
+def numbers_to(device: torch.device, optimizer: torch.optim.AdamW) -> None:
+    """Have Adam compute its factors on the device, from rates and numbers of steps that lie there.
+
+    torch-xla joins numbers that are equal. Where a rate is small, ``1 - rate * decay`` of two groups is the same
+    float32, and that would be another program at each such step.
+    """
+    for group in optimizer.param_groups:
+        group["lr"], group["capturable"] = torch.as_tensor(group["lr"], device=device), True
+    for state in optimizer.state.values():
+        state["step"] = state["step"].to(device)
 
 
 def is_cut(tensor: Tensor) -> bool:
