@@ -52,16 +52,6 @@ WORDS = WordsConfig(dim=64, passes=100, least=1, threads=1)
 """A small knowledge base takes many passes; one thread, so that the same texts give the same vectors."""
 
 
-def make_world(folder: Path, kb: Path, seed: int, rows: int) -> worlds.World:
-    """Paint and label what is trained on, and paint the test pictures."""
-    world = worlds.World(folder, seed)
-    folder.mkdir(parents=True)
-    worlds.paint_pairs(world, rows)
-    worlds.paint_test(world, TEST_ROWS)
-    worlds.label(["miniworld", "--source", world.pairs, "--kb", kb, "--out", world.store("selected")])
-    return world
-
-
 def run(recipe: str, world: worlds.World, kb: Path, name: str, steps: int, **changes: Any) -> Path:
     """Train in this process; return the run's folder."""
     out = world.folder / "runs" / name
@@ -149,7 +139,7 @@ def _reported(claim: str) -> None:
 
 def of_seed(folder: Path, kb: Path, words: Path, *, seed: int, rows: int, steps: int) -> dict[str, Any]:
     """Return a seed's scores of all arms."""
-    world = make_world(folder, kb, seed, rows)
+    world = worlds.select(folder, kb, seed, rows, TEST_ROWS)
     print(f"seed {seed}: data made", file=sys.stderr, flush=True)
     scores = {arm: score(out, world) for arm, out in arms(world, kb, words, steps).items()}
     print(json.dumps(scores), file=sys.stderr, flush=True)

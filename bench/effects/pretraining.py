@@ -6,9 +6,8 @@ Cut off, the same line with --out goes on with the arms that are not done (secon
 For each seed a world is painted and labelled by CLIP's selection; MUG, its two halves (MAE, masked captioning), CLIP
 and SimCLR train the same encoder on as many of its pictures, the last two discriminative, the others generative. Each
 encoder, and one of random weights, is then tuned to the entities of another world with fewer pictures, probed linearly
-(LARS), and tuned to masks by UperNet's head; pictures of a third world are told apart. As in the paper, what is told
-apart is not what the alt-texts named: every second entity is left out of pretraining, and the others of what is tuned
-to. Two arms run at a time.
+(LARS), and tuned to masks by UperNet's head; pictures of a third world are told apart, by what no pretraining picture
+showed: every second entity is left out there, and the others of what is tuned to. Two arms run at a time.
 """
 
 from __future__ import annotations
