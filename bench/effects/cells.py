@@ -1,8 +1,9 @@
 """The search's claims in miniature (arXiv 1809.04184): the best cell against ASPP, near-best against uniform sampling.
 
-    .venv/bin/python bench/effects/cells.py [seeds] [cells] [--out DIR]     # 3, 200 cells: some 40 minutes a seed
+    .venv/bin/python bench/effects/cells.py [seeds] [cells] [first seed] [--out DIR]     # 3, 200 cells, 411
 
 Cut off, the same line with --out goes on: a search with the cells that are not tried (seconds are the last part's).
+Seeds can run side by side as lines of one seed each; that of all seeds, with the same --out, joins them.
 
 For each seed a backbone learns on one world; cells are tried on another one, by both samplers with the same number of
 cells; the best five of near-best sampling and ASPP are then trained in full with the same steps, and scored on a third
@@ -115,10 +116,13 @@ def of_seed(folder: Path, seed: int, cells: int) -> dict[str, Any]:
 
 def main(numbers: list[int], out: Path | None) -> None:
     """Run all seeds; print the table and the JSON."""
-    seeds, cells = numbers
+    seeds, cells, first_seed = numbers
     started = time.perf_counter()
     with study(out) as folder:
-        rounds = [of_seed(folder, seed, cells) for seed in range(FIRST_SEED, FIRST_SEED + seeds)]
+        rounds = [
+            kept(folder / str(seed), partial(of_seed, folder, seed, cells))
+            for seed in range(first_seed, first_seed + seeds)
+        ]
     gains = {
         CLAIM: [100 * (one["anew"]["cell"] - one["anew"]["aspp"]) for one in rounds if one["anew"]],
         "the same in the search": [100 * (one["best small cell"] - one["aspp"]) for one in rounds if one["anew"]],
@@ -141,4 +145,4 @@ def main(numbers: list[int], out: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main(*arguments(sys.argv[1:], 3, 200))
+    main(*arguments(sys.argv[1:], 3, 200, FIRST_SEED))
