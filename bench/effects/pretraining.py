@@ -3,11 +3,11 @@
     .venv/bin/python bench/effects/pretraining.py [seeds] [rows] [steps] [--out DIR]     # 3, 3,000 pairs, 2,000 of 64
 
 Cut off, the same line with --out goes on with the arms that are not done (seconds are the last part's).
-For each seed a world is painted and labelled by CLIP's selection; MUG, its two halves (MAE, masked captioning), CLIP
-and SimCLR train the same encoder on as many of its pictures, the last two discriminative, the others generative. Each
-encoder, and one of random weights, is then tuned to the entities of another world with fewer pictures, probed linearly
-(LARS), and tuned to masks by UperNet's head; pictures of a third world are told apart, by what no pretraining picture
-showed: every second entity is left out there, and the others of what is tuned to. Two arms run at a time.
+For each seed a world is painted and labelled by CLIP's selection; MUG, MAE, CLIP and SimCLR train the same encoder on
+as many of its pictures, the last two discriminative, the others generative. Each encoder, and one of random weights, is
+then tuned to the entities of another world with fewer pictures, probed linearly (LARS), and tuned to masks by UperNet's
+head; pictures of a third world are told apart, by what no pretraining picture showed: every second entity is left out
+there, and the others of what is tuned to. Two arms run at a time, each arm for all seeds before the next.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -91,28 +92,30 @@ def asked(claim: str) -> float | None:
     return METRICS[metric] if claim.startswith("MUG") or METRICS[metric] is None else 0.0
 
 
-def of_seed(folder: Path, kb: Path, seed: int, rows: int, steps: int) -> list[dict[str, Any]]:
-    """Return a seed's arms."""
-    data = folder / "data"
-    kept(data, lambda: make_worlds(data, kb, seed, rows))
-    print(f"seed {seed}: data made", file=sys.stderr, flush=True)
+def of_seeds(folder: Path, seeds: Sequence[int], rows: int, steps: int) -> list[list[dict[str, Any]]]:
+    """Return each seed's arms."""
+    kb = folder / "kb"
+    kept(kb, lambda: worlds.build_kb(kb))
+    for seed in seeds:
+        data = folder / str(seed) / "data"
+        kept(data, partial(make_worlds, data, kb, seed, rows))
+        print(f"seed {seed}: data made", file=sys.stderr, flush=True)
+
+    def start(name: str, seed: int) -> dict[str, Any]:
+        place = folder / str(seed)
+        return kept(place / name, partial(run_arm, name, place, kb, steps, seed))
+
     with ThreadPoolExecutor(2) as pool:
-        arms = [
-            pool.submit(kept, folder / name, partial(run_arm, name, folder, kb, steps, seed))
-            for name in (*ARMS, "nothing")
-        ]
-        return [arm.result() for arm in arms]
+        arms = [pool.map(partial(start, name), seeds) for name in (*ARMS, "nothing")]
+        return [list(arms_of_seed) for arms_of_seed in zip(*arms)]
 
 
 def main(numbers: list[int], out: Path | None) -> None:
     """Run all arms of all seeds; print the table and the JSON."""
     seeds, rows, steps, first_seed = numbers
-    started, rounds = time.perf_counter(), []
+    started = time.perf_counter()
     with study(out) as folder:
-        kb = folder / "kb"
-        kept(kb, lambda: worlds.build_kb(kb))
-        for seed in range(first_seed, first_seed + seeds):
-            rounds.append(of_seed(folder / str(seed), kb, seed, rows, steps))
+        rounds = of_seeds(folder, range(first_seed, first_seed + seeds), rows, steps)
     found = [{one["arm"]: one["scores"] for one in arms} for arms in rounds]
     print(table(found, gains, asked))
     result = {
