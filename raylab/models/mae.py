@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from timm.layers import LayerNorm, build_sincos2d_pos_embed
+from timm.layers import LayerNorm, PatchEmbed, build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -168,22 +168,32 @@ def masked_places(visible_BK: Tensor, patches: int) -> Tensor:
     return mask_BN.scatter(1, visible_BK, 0.0)
 
 
-def encode_visible(vit: VisionTransformer, image_BCHW: Tensor, visible_BK: Tensor, saves_memory: bool) -> Tensor:
+def encode_visible(vit: VisionTransformer, patch_BNP: Tensor, visible_BK: Tensor, saves_memory: bool) -> Tensor:
     """Return token_BLD behind the final norm: the class token, then the visible patches in the order of `visible_BK`.
+
+    As timm's ``forward_features``, which embeds all patches and then drops some; what is dropped is not embedded here.
 
     Args:
         vit: the encoder.
-        image_BCHW: normalised.
+        patch_BNP: `patches` of normalised pictures.
         visible_BK: int64, which patches it sees.
         saves_memory: compute each block again in the backward pass.
     """
-    x_BTD = vit._pos_embed(vit.patch_embed(image_BCHW))  # as timm's forward_features, which then drops patches
-    first = vit.num_prefix_tokens
-    chosen_BKD = x_BTD[:, first:].gather(1, visible_BK[..., None].expand(-1, -1, x_BTD.shape[-1]))
-    x_BLD = vit.norm_pre(torch.cat([x_BTD[:, :first], chosen_BKD], 1))
+    seen_BKP = patch_BNP.gather(1, visible_BK[..., None].expand(-1, -1, patch_BNP.shape[-1]))
+    seen_BKD = embed_patches(vit.patch_embed, seen_BKP)
+    empty_1ND = patch_BNP.new_zeros(1, patch_BNP.shape[1], vit.embed_dim)
+    first_1FD, place_1ND = vit._pos_embed(empty_1ND).tensor_split([vit.num_prefix_tokens], 1)
+    placed_BKD = seen_BKD + place_1ND[0][visible_BK]
+    x_BLD = vit.norm_pre(torch.cat([first_1FD.expand(len(seen_BKD), -1, -1), placed_BKD], 1))
     for block in vit.blocks:
         x_BLD = run_block(block, saves_memory, x_BLD)
     return vit.norm(x_BLD)
+
+
+def embed_patches(embed: PatchEmbed, patch_BKP: Tensor) -> Tensor:
+    """Return patch_BKD: what timm's convolution, whose stride is its side, makes of patches that are cut already."""
+    weight_DP = embed.proj.weight.permute(0, 2, 3, 1).flatten(1)
+    return embed.norm(nn.functional.linear(patch_BKP, weight_DP, embed.proj.bias))
 
 
 def run_block(block: nn.Module, saves_memory: bool, *arguments: Any) -> Tensor:
@@ -261,11 +271,10 @@ def like(pixel_BNP: Tensor, true_BNP: Tensor) -> Tensor:
     return pixel_BNP.float() * (variance_BN1 + VARIANCE_EPS).sqrt() + mean_BN1
 
 
-def normalised_patches(image_BCHW: Tensor, side: int) -> Tensor:
+def normalised_patches(patch_BNP: Tensor) -> Tensor:
     """Return the targets, float32 [B, N, P]: each patch less its mean, by its deviation (arXiv 2111.06377, 4.1)."""
-    value_BNP = patches(image_BCHW.float(), side)
-    variance_BN1, mean_BN1 = torch.var_mean(value_BNP, -1, keepdim=True)
-    return (value_BNP - mean_BN1) / (variance_BN1 + VARIANCE_EPS).sqrt()
+    variance_BN1, mean_BN1 = torch.var_mean(patch_BNP, -1, keepdim=True)
+    return (patch_BNP - mean_BN1) / (variance_BN1 + VARIANCE_EPS).sqrt()
 
 
 def reconstruction_losses(pixel_BNP: Tensor, target_BNP: Tensor, visible_BK: Tensor) -> Tensor:

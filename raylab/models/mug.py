@@ -109,23 +109,27 @@ class Mug(nn.Module):
         Returns:
             ``visible_BK`` (int64), with pixels ``pixel_BNP`` and ``target_BNP``, with captions ``logit_BTV``.
         """
-        image_BCHW = normalised(image_BHWC, self.mean, self.std)
-        image_BLD, visible_BK = self._look(image_BCHW, noise_BN)
+        patch_BNP = self._patches(image_BHWC)
+        image_BLD, visible_BK = self._look(patch_BNP, noise_BN)
         outputs = {"visible_BK": visible_BK}
         if self.pixels is not None:
             outputs["pixel_BNP"] = self.pixels(image_BLD, visible_BK, self._saves_memory)
-            outputs["target_BNP"] = normalised_patches(image_BCHW, self.side)
+            outputs["target_BNP"] = normalised_patches(patch_BNP)
         if self.captions is not None:
             outputs["logit_BTV"] = self.captions(image_BLD, token_BT, self._saves_memory)
         return outputs
 
     def look(self, image_BHWC: Tensor, noise_BN: Tensor) -> tuple[Tensor, Tensor]:
         """Return the encoder's tokens of what is visible, and what that is; arguments as in `forward`."""
-        return self._look(normalised(image_BHWC, self.mean, self.std), noise_BN)
+        return self._look(self._patches(image_BHWC), noise_BN)
 
-    def _look(self, image_BCHW: Tensor, noise_BN: Tensor) -> tuple[Tensor, Tensor]:
+    def _patches(self, image_BHWC: Tensor) -> Tensor:
+        """Return float32 [B, N, P]."""
+        return patches(normalised(image_BHWC, self.mean, self.std), self.side)
+
+    def _look(self, patch_BNP: Tensor, noise_BN: Tensor) -> tuple[Tensor, Tensor]:
         visible_BK = visible_places(noise_BN, self.keep)
-        return encode_visible(self.vit, image_BCHW, visible_BK, self._saves_memory), visible_BK
+        return encode_visible(self.vit, patch_BNP, visible_BK, self._saves_memory), visible_BK
 
     def reconstruction_losses(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Return float32 [B]: each picture's error over its masked patches; 1 is that of painting patches grey."""
@@ -136,9 +140,8 @@ class Mug(nn.Module):
 
         What is painted has no light and no contrast of its own: each patch gets those of the true one.
         """
-        image_BCHW = normalised(image_BHWC, self.mean, self.std)
         hidden_BN1 = masked_places(visible_BK, self.patches)[..., None]
-        true_BNP = patches(image_BCHW, self.side)
+        true_BNP = self._patches(image_BHWC)
         both = (true_BNP * (1 - hidden_BN1), torch.lerp(true_BNP, like(pixel_BNP, true_BNP), hidden_BN1))
         _, height, width, _ = image_BHWC.shape
         seen_BHWC, full_BHWC = (

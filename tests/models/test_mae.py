@@ -18,6 +18,7 @@ from raylab.models.mae import (
     PixelDecoder,
     PixelShape,
     VitConfig,
+    encode_visible,
     masked_places,
     normalised_patches,
     patches,
@@ -78,7 +79,7 @@ def test_what_is_painted_is_put_together_again() -> None:
     module, image_BHWC = mae(), images()
     noise_BN = noise_of(image_BHWC)
     _, visible_BK = module.look(image_BHWC, noise_BN)
-    truth_BNP = normalised_patches(normalised(image_BHWC, module.mean, module.std), PATCH)
+    truth_BNP = normalised_patches(patches(normalised(image_BHWC, module.mean, module.std), PATCH))
     seen_BHWC, full_BHWC = module.painted(truth_BNP, image_BHWC, visible_BK)
     assert full_BHWC.dtype == torch.uint8
     assert (full_BHWC.int() - image_BHWC.int()).abs().max() <= 1
@@ -167,6 +168,25 @@ def test_the_loss_and_the_pixels_are_hugging_faces(tmp_path: Path) -> None:
     torch.testing.assert_close(loss, expected.loss, atol=1e-5, rtol=1e-5)
     target_BNP = model.patchify(image_BCHW)
     torch.testing.assert_close(patches(image_BCHW, PATCH), target_BNP)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "vit_little_patch16_reg4_gap_256", "vit_base_patch16_clip_224"]
+)
+def test_an_encoder_that_sees_all_patches_is_timms(name: str) -> None:
+    """With a class token or with registers, with a norm before the blocks, with positions that are learnt."""
+    vit: Any = VitConfig(name, image_size=SIDE, patch=PATCH, width=32, layers=2, heads=4, pool="avg").build().eval()
+    scattered(vit)
+    nn.init.normal_(vit.pos_embed.requires_grad_())
+    image_BCHW = torch.randn(3, 3, SIDE, SIDE)
+    all_BN = torch.arange(16).expand(3, -1)
+    found_BLD = encode_visible(vit, patches(image_BCHW, PATCH), all_BN, saves_memory=False)
+    expected_BLD = vit.forward_features(image_BCHW)
+    torch.testing.assert_close(found_BLD, expected_BLD, atol=1e-4, rtol=1e-4)
+    ours = torch.autograd.grad(found_BLD.square().sum(), [vit.pos_embed, vit.patch_embed.proj.weight])
+    theirs = torch.autograd.grad(expected_BLD.square().sum(), [vit.pos_embed, vit.patch_embed.proj.weight])
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
 def test_positions_are_maes() -> None:
