@@ -1,5 +1,7 @@
 # make demo and make test do all the set-up they need. Long ones: make bench, make faults, make effects.
-# --no-compile: of what is installed a run imports a small part, and Python compiles that by itself.
+# --no-compile: of what is installed a run imports a small part, and Python compiles that by itself - and keeps it, unless
+# the machine forbids that: then each process of a job would compile torch and Ray anew, some 8 seconds of a core.
+export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
