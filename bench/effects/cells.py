@@ -77,11 +77,10 @@ def train_anew(folder: Path, seed: int, cell: str) -> float:
     return kept(out, partial(run, "segment", "dpc_miniworld", out, *line))["scores"]["miou"]
 
 
-def against(folder: Path, seed: int, cell: str, compared: str) -> dict[str, float]:
-    """Return both cells' mIoU, trained anew side by side."""
+def against_aspp(folder: Path, seed: int, cell: str) -> dict[str, float]:
+    """Return the mIoU of a cell and of ASPP, trained anew side by side; arguments as of `train_anew`."""
     with ThreadPoolExecutor(2) as pool:
-        found = pool.map(partial(train_anew, folder, seed), (cell, compared))
-        return dict(zip(("cell", compared), found))
+        return dict(zip(("cell", "aspp"), pool.map(partial(train_anew, folder, seed), (cell, "aspp"))))
 
 
 def of_seed(folder: Path, seed: int, cells: int) -> dict[str, Any]:
@@ -108,7 +107,7 @@ def of_seed(folder: Path, seed: int, cells: int) -> dict[str, Any]:
         "best cell": max(one["miou"] for one in others.values()),
         "best small cell": best["miou"] if best else None,
         "weights": best["weights"] / aspp["weights"] if best else None,
-        "anew": against(place, seed, str(place / f"cells/{name}.json"), "aspp") if best else None,
+        "anew": against_aspp(place, seed, str(place / f"cells/{name}.json")) if best else None,
         "rho": near["fidelity"]["rho"],
         "cells_an_hour": near.get("cells_an_hour"),
     }
